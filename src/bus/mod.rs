@@ -1,0 +1,77 @@
+//! The meeting point: devices by name, their streams, events and commands.
+//!
+//! Devices publish here and know nothing of viewers; viewers read here and know nothing of devices.
+
+mod command;
+mod demand;
+mod device;
+mod events;
+mod ring;
+mod stream;
+
+pub use command::{Command, CommandError, CommandInfo, CommandRequest};
+pub use demand::{Demand, Interest, LINGER, Phase};
+pub use device::{
+    Device, DeviceOptions, Reason, ReasonCode, State, Status, SubStream, Upstream, UpstreamPermit, Viewers,
+};
+pub use events::{Event, EventId, EventKind, Events};
+pub use ring::Limits;
+pub use stream::{Reader, Stream, Totals, TrackId, Want};
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// All devices by name, and the events of all of them.
+#[derive(Debug, Default)]
+pub struct Bus {
+    devices: RwLock<BTreeMap<String, Arc<Device>>>,
+    /// Events of all devices.
+    pub events: Events,
+}
+
+impl Bus {
+    /// An empty bus.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Adds a device, in place of one with the same name.
+    pub fn add(&self, device: Arc<Device>) {
+        let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = devices.insert(device.name().to_owned(), device) {
+            old.end();
+        }
+    }
+
+    /// Takes a device away and ends its viewers.
+    pub fn remove(&self, name: &str) {
+        let removed = self.devices.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(device) = removed {
+            device.end();
+        }
+    }
+
+    /// The device of that name.
+    pub fn device(&self, name: &str) -> Option<Arc<Device>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// All devices in the order of their names.
+    pub fn devices(&self) -> Vec<Arc<Device>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The device and stream behind a path such as `porch` or `porch/sub`. Where the device allows too few
+    /// connections for its second stream, `porch/sub` is the main one.
+    pub fn stream(&self, path: &str) -> Option<(Arc<Device>, Arc<Stream>)> {
+        let (name, sub) = match path.split_once('/') {
+            None => (path, false),
+            Some((name, "sub")) => (name, true),
+            Some(_) => return None,
+        };
+        let device = self.device(name)?;
+        let stream = if sub { device.sub()? } else { device.main() };
+        let stream = Arc::clone(stream);
+        Some((device, stream))
+    }
+}

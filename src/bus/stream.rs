@@ -1,0 +1,328 @@
+//! A stream: tracks on one timeline, published by one device session and read by anyone.
+
+use super::demand::{Demand, Interest};
+use super::ring::{Cursor, Limits, Read, Ring};
+use crate::media::{AccessUnit, Kind, TrackInfo};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A track of a stream; never used again for another track of the same stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrackId(pub u32);
+
+/// Which tracks a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// All tracks.
+    All,
+    /// Pictures only.
+    Video,
+    /// Only these.
+    Track(TrackId),
+}
+
+/// Running totals of a stream since the program started.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Video pictures received.
+    pub frames: u64,
+    /// Payload bytes received, all tracks.
+    pub bytes: u64,
+    /// Video pictures known to be lost on the way from the device.
+    pub lost: u64,
+    /// Time since the newest video picture.
+    pub last_frame_age: Option<Duration>,
+    /// Video pictures per second over the last 5 s of the stream.
+    pub frame_rate: f64,
+}
+
+/// Tracks on a shared timeline; also the RTSP path and the web address.
+#[derive(Debug)]
+pub struct Stream {
+    path: String,
+    state: Mutex<State>,
+    /// Counts publications, so that no wake-up is lost.
+    head: watch::Sender<u64>,
+    /// Who wants this stream.
+    pub demand: Demand,
+    /// Cancelled when the device is removed from the configuration.
+    ended: CancellationToken,
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    ring: Ring,
+    next_id: u32,
+    frames: u64,
+    bytes: u64,
+    last_frame: Option<Instant>,
+}
+
+impl Stream {
+    /// An empty stream with that path.
+    pub fn new(path: impl Into<String>, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.into(),
+            state: Mutex::new(State { ring: Ring::new(limits), next_id: 0, frames: 0, bytes: 0, last_frame: None }),
+            head: watch::Sender::new(0),
+            demand: Demand::default(),
+            ended: CancellationToken::new(),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// The RTSP path and web address, as `porch` or `porch/sub`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held can at worst have lost a unit; the ring's invariants hold between statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says which tracks the device sends now, at the start of each session with it, and answers their ids in order.
+    ///
+    /// A track that [continues](TrackInfo::continues) one from before keeps its id, ring and readers; the others are
+    /// removed and their readers end.
+    pub fn announce(&self, infos: &[TrackInfo]) -> Vec<TrackId> {
+        let mut state = self.state();
+        let mut old: Vec<_> = state.ring.infos().map(|(id, info)| (id, Arc::clone(info))).collect();
+        let mut ids = Vec::with_capacity(infos.len());
+        for info in infos {
+            let known = old.iter().position(|(_, known)| info.continues(known));
+            ids.push(match known {
+                Some(index) => old.remove(index).0,
+                None => {
+                    state.next_id += 1;
+                    let id = TrackId(state.next_id);
+                    state.ring.add(id, Arc::new(info.clone()));
+                    id
+                }
+            });
+        }
+        for (id, _) in old {
+            state.ring.remove(id);
+        }
+        drop(state);
+        self.head.send_modify(|head| *head += 1);
+        ids
+    }
+
+    /// Adds a unit. Never waits and never fails for a reader's sake; a unit of a track no longer announced is dropped.
+    pub fn publish(&self, track: TrackId, unit: AccessUnit) {
+        let mut state = self.state();
+        let video = unit.info.kind() == Kind::Video;
+        let size = unit.payload.len() as u64;
+        if state.ring.push(track, unit) {
+            state.bytes += size;
+            if video {
+                state.frames += 1;
+                state.last_frame = Some(Instant::now());
+            }
+        }
+        drop(state);
+        self.head.send_modify(|head| *head += 1);
+    }
+
+    /// Counts pictures that never arrived whole.
+    pub fn count_lost(&self, pictures: u64) {
+        self.lost.fetch_add(pictures, Ordering::Relaxed);
+    }
+
+    /// The tracks as they are now, in the order announced.
+    pub fn tracks(&self) -> Vec<(TrackId, Arc<TrackInfo>)> {
+        let mut tracks: Vec<_> = self.state().ring.infos().map(|(id, info)| (id, Arc::clone(info))).collect();
+        tracks.sort_by_key(|(id, info)| (info.kind(), *id));
+        tracks
+    }
+
+    /// Running totals.
+    pub fn totals(&self) -> Totals {
+        let state = self.state();
+        Totals {
+            frames: state.frames,
+            bytes: state.bytes,
+            lost: self.lost.load(Ordering::Relaxed),
+            last_frame_age: state.last_frame.map(|at| at.elapsed()),
+            frame_rate: state.ring.picture_rate(Duration::from_secs(5)),
+        }
+    }
+
+    /// The newest key picture, if one is cached.
+    pub fn newest_key(&self) -> Option<AccessUnit> {
+        self.state().ring.newest_key().cloned()
+    }
+
+    /// Whether a reader that subscribes now gets a picture at once.
+    pub fn can_start(&self) -> bool {
+        self.state().ring.can_start()
+    }
+
+    /// Waits until [`Self::can_start`]; false if the stream ended first. Counts as a viewer while it waits.
+    pub async fn ready(&self) -> bool {
+        let _interest = self.demand.register();
+        let mut head = self.head.subscribe();
+        loop {
+            head.mark_unchanged();
+            if self.can_start() {
+                return true;
+            }
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { return false },
+                () = self.ended.cancelled() => return false,
+            }
+        }
+    }
+
+    /// A reader over those tracks, from the newest key picture on. Wanting a stream that has no tracks yet gives a
+    /// reader that ends at once: wait for [`Self::ready`] first.
+    pub fn subscribe(self: &Arc<Self>, want: Want) -> Reader {
+        let interest = self.demand.register();
+        let mut head = self.head.subscribe();
+        head.mark_changed();
+        let state = self.state();
+        let ids: Vec<_> = state
+            .ring
+            .infos()
+            .filter(|(id, info)| match want {
+                Want::All => true,
+                Want::Video => info.kind() == Kind::Video,
+                Want::Track(track) => *id == track,
+            })
+            .map(|(id, _)| id)
+            .collect();
+        let cursor = state.ring.cursor(&ids);
+        drop(state);
+        Reader { stream: Arc::clone(self), cursor, empty: ids.is_empty(), head, _interest: interest }
+    }
+
+    /// Ends all readers: the device was removed from the configuration.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Cancelled when the stream has [ended](Self::end).
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+}
+
+/// One reader of a stream. Reading never holds up the publisher; a reader that is late goes on at a key picture.
+#[derive(Debug)]
+pub struct Reader {
+    stream: Arc<Stream>,
+    cursor: Cursor,
+    empty: bool,
+    head: watch::Receiver<u64>,
+    _interest: Interest,
+}
+
+impl Reader {
+    /// The next unit if it is there.
+    fn try_next(&mut self) -> Read {
+        if self.empty {
+            return Read::Ended;
+        }
+        self.stream.state().ring.read(&mut self.cursor)
+    }
+
+    /// The next unit in decode order; `None` when the stream ended or one of the tracks is gone. Cancel safe.
+    pub async fn next(&mut self) -> Option<(TrackId, AccessUnit)> {
+        loop {
+            self.head.mark_unchanged();
+            match self.try_next() {
+                Read::Unit(track, unit) => return Some((track, unit)),
+                Read::Ended => return None,
+                Read::Pending => {}
+            }
+            tokio::select! {
+                changed = self.head.changed() => changed.ok()?,
+                () = self.stream.ended.cancelled() => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Codec, Format, MediaTime, VideoFormat};
+    use bytes::Bytes;
+
+    fn info(codec: Codec) -> TrackInfo {
+        TrackInfo { codec, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) }
+    }
+
+    fn unit(codec: Codec, millis: u64, key: bool) -> AccessUnit {
+        let time = MediaTime::new(Duration::from_millis(millis));
+        let payload = Bytes::from_static(b"picture");
+        AccessUnit {
+            pts: time,
+            dts: time,
+            random_access: key,
+            discontinuity: false,
+            info: Arc::new(info(codec)),
+            payload,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_gets_what_is_published() {
+        let stream = Stream::new("porch", Limits::default());
+        let ids = stream.announce(&[info(Codec::H264)]);
+        let mut reader = stream.subscribe(Want::All);
+        let task = tokio::spawn(async move { reader.next().await.map(|(id, unit)| (id, unit.pts)) });
+        tokio::task::yield_now().await;
+        stream.publish(ids[0], unit(Codec::H264, 40, false));
+        stream.publish(ids[0], unit(Codec::H264, 80, true));
+        let expected = MediaTime::new(Duration::from_millis(80));
+        assert_eq!(task.await.unwrap(), Some((ids[0], expected)));
+    }
+
+    #[tokio::test]
+    async fn reconnecting_with_the_same_codec_keeps_readers_and_another_codec_ends_them() {
+        let stream = Stream::new("porch", Limits::default());
+        let first = stream.announce(&[info(Codec::H264)]);
+        stream.publish(first[0], unit(Codec::H264, 0, true));
+        let mut reader = stream.subscribe(Want::All);
+        assert!(reader.next().await.is_some());
+
+        assert_eq!(stream.announce(&[info(Codec::H264)]), first);
+        stream.publish(first[0], unit(Codec::H264, 40, false));
+        assert!(reader.next().await.is_some());
+
+        assert_ne!(stream.announce(&[info(Codec::H265)]), first);
+        assert!(reader.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn ready_waits_for_a_key_picture_and_counts_as_demand() {
+        let stream = Stream::new("porch", Limits::default());
+        let ids = stream.announce(&[info(Codec::H264)]);
+        let waiting = tokio::spawn({
+            let stream = Arc::clone(&stream);
+            async move { stream.ready().await }
+        });
+        while stream.demand.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        stream.publish(ids[0], unit(Codec::H264, 0, true));
+        assert!(waiting.await.unwrap());
+        assert_eq!(stream.demand.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn ending_a_stream_ends_its_readers() {
+        let stream = Stream::new("porch", Limits::default());
+        stream.announce(&[info(Codec::H264)]);
+        let mut reader = stream.subscribe(Want::All);
+        stream.end();
+        assert!(reader.next().await.is_none());
+        assert!(!stream.ready().await);
+    }
+}

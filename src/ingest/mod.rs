@@ -1,0 +1,43 @@
+//! Devices come in here: one folder a family. Each publishes access units and events to the [bus](crate::bus) and
+//! carries out commands; none knows who watches.
+//!
+//! To add a family: a folder with its protocol, its variant in the configuration's list of sources, its arm here.
+
+use crate::bus::{Device, ReasonCode, Stream};
+use async_trait::async_trait;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What a session with a device may touch.
+#[derive(Clone, Debug)]
+pub struct DeviceIo {
+    /// The device: its connection limit, commands and status.
+    pub device: Arc<Device>,
+    /// The stream that this session feeds.
+    pub stream: Arc<Stream>,
+    /// Say goodbye to the device and return soon after this is cancelled.
+    pub cancel: CancellationToken,
+}
+
+/// Why a session with a device ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct AdapterError {
+    /// What the supervisor's back-off and the device's `reason_code` follow.
+    pub code: ReasonCode,
+    /// A sentence a person can act on, without secrets.
+    pub text: String,
+    /// What caused it.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// One session with a device, from connecting to the end.
+#[async_trait]
+pub trait Adapter: Send + Sync + 'static {
+    /// Connects, publishes until the device goes or `io.cancel` is cancelled, and says goodbye.
+    ///
+    /// # Errors
+    /// Whatever ended the session, unless it was cancelled.
+    async fn run(&self, io: DeviceIo) -> Result<(), AdapterError>;
+}
