@@ -10,6 +10,9 @@
 //! | Opus | one packet |
 //! | PCMA, PCMU | 8 kHz mono octets |
 
+pub mod annex_b;
+pub mod h264;
+
 mod time;
 mod track;
 
