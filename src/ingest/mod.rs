@@ -3,6 +3,8 @@
 //!
 //! To add a family: a folder with its protocol, its variant in the configuration's list of sources, its arm here.
 
+pub mod timeline;
+
 use crate::bus::{Device, ReasonCode, Stream};
 use async_trait::async_trait;
 use std::sync::Arc;

@@ -12,6 +12,7 @@
 
 pub mod annex_b;
 pub mod h264;
+pub mod jpeg;
 
 mod time;
 mod track;
