@@ -1,0 +1,4 @@
+//! Viewers are served here: each protocol reads the [bus](crate::bus) and knows nothing of devices.
+
+pub mod rtp;
+pub mod rtsp;

@@ -1,0 +1,237 @@
+//! Listening, accepting, and what all connections share.
+
+use super::connection::{self, Peer};
+use super::shard::Hub;
+use super::udp::UdpPair;
+use crate::access::Access;
+use crate::bus::{Bus, Stream};
+use crate::republish::rtp::Feed;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Unsent bytes the kernel keeps for a connection: a stalled viewer holds no more than this of stale video.
+const UNSENT: u32 = 256 << 10;
+
+/// What can be set; the defaults are what players expect.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long DESCRIBE and PLAY wait for a key picture.
+    pub ready_wait: Duration,
+    /// The session time-out told to clients, and how long a UDP session or an idle connection lives without a sign of
+    /// life.
+    pub session_timeout: Duration,
+    /// How long a connection that takes not one byte is kept.
+    pub patience: Duration,
+    /// The most connections at once; more are closed as they come.
+    pub connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ready_wait: Duration::from_secs(8),
+            session_timeout: Duration::from_secs(60),
+            patience: Duration::from_secs(45),
+            connections: 4_096,
+        }
+    }
+}
+
+/// Running totals since the start, and what is now.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    /// Connections open now.
+    pub connections: AtomicUsize,
+    /// Viewers that began to play.
+    pub viewers: AtomicU64,
+    /// Access units written to viewers.
+    pub units: AtomicU64,
+    /// Pictures left out for viewers that were late.
+    pub dropped: AtomicU64,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) bus: Arc<Bus>,
+    pub(super) access: Arc<Access>,
+    pub(super) options: Options,
+    pub(super) statistics: Arc<Statistics>,
+    pub(super) tasks: TaskTracker,
+    next_viewer: AtomicU64,
+    hubs: Mutex<HashMap<String, Weak<Hub>>>,
+}
+
+impl Shared {
+    pub(super) fn viewer_id(&self) -> u64 {
+        self.next_viewer.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The hub that serves newcomers of that stream; `None` while the stream has no tracks.
+    pub(super) fn hub(&self, stream: &Arc<Stream>) -> Option<Arc<Hub>> {
+        let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        if let Some(hub) = hubs.get(stream.path()).and_then(Weak::upgrade) {
+            // A track may have come or gone since that feed began; those who watch it stay with what they were told.
+            let same = stream.tracks().iter().map(|(id, _)| *id).eq(hub.feed.tracks().iter().map(|track| track.id));
+            if same && !hub.feed.ended() {
+                return Some(hub);
+            }
+        }
+        let hub = Hub::new(Feed::start(stream)?, self.tasks.clone());
+        hubs.insert(stream.path().to_owned(), Arc::downgrade(&hub));
+        Some(hub)
+    }
+}
+
+/// Why an address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {protocol} {address}: {source}")]
+pub struct BindError {
+    /// `TCP` or `UDP`.
+    pub protocol: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// The server with its sockets bound.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<(TcpListener, Option<Arc<UdpPair>>)>,
+    statistics: Arc<Statistics>,
+    options: Options,
+}
+
+impl Server {
+    /// Binds all sockets: a TCP listener for each address (`[::]` takes IPv4 too), and with `udp_ports` an RTP/RTCP
+    /// socket pair beside each (port 0: any two neighbouring ones). Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] with the first address that is taken.
+    pub fn bind(listen: &[SocketAddr], udp_ports: Option<(u16, u16)>, options: Options) -> Result<Self, BindError> {
+        let mut pairs: HashMap<std::net::IpAddr, Arc<UdpPair>> = HashMap::new();
+        let mut listeners = Vec::new();
+        for &address in listen {
+            let listener = listen_tcp(address).map_err(|source| BindError { protocol: "TCP", address, source })?;
+            let pair = match (udp_ports, pairs.get(&address.ip())) {
+                (None, _) => None,
+                (Some(_), Some(pair)) => Some(Arc::clone(pair)),
+                (Some(ports), None) => {
+                    let pair = UdpPair::bind(address.ip(), ports).map_err(|(port, source)| BindError {
+                        protocol: "UDP",
+                        address: SocketAddr::new(address.ip(), port),
+                        source,
+                    })?;
+                    pairs.insert(address.ip(), Arc::clone(&pair));
+                    Some(pair)
+                }
+            };
+            listeners.push((listener, pair));
+        }
+        Ok(Self { listeners, statistics: Arc::default(), options })
+    }
+
+    /// The addresses really bound, in the order given.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
+    }
+
+    /// The UDP ports really bound, one pair for each distinct address.
+    pub fn udp_ports(&self) -> Vec<(u16, u16)> {
+        let mut ports: Vec<_> = self.listeners.iter().filter_map(|(_, pair)| Some(pair.as_ref()?.ports())).collect();
+        ports.dedup();
+        ports
+    }
+
+    /// Totals that go on counting while the server runs.
+    pub fn statistics(&self) -> Arc<Statistics> {
+        Arc::clone(&self.statistics)
+    }
+
+    /// Serves until cancelled, then says goodbye to all viewers and returns.
+    pub async fn serve(self, bus: Arc<Bus>, access: Arc<Access>, cancel: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let shared = Arc::new(Shared {
+            bus,
+            access,
+            options: self.options,
+            statistics: self.statistics,
+            tasks: tasks.clone(),
+            next_viewer: AtomicU64::new(1),
+            hubs: Mutex::default(),
+        });
+        let mut receiving: Vec<Arc<UdpPair>> = Vec::new();
+        for (listener, pair) in self.listeners {
+            if let Some(pair) = &pair
+                && !receiving.iter().any(|known| Arc::ptr_eq(known, pair))
+            {
+                receiving.push(Arc::clone(pair));
+                tasks.spawn(Arc::clone(pair).receive(cancel.clone()));
+            }
+            tasks.spawn(accept(listener, pair, Arc::clone(&shared), cancel.clone()));
+        }
+        cancel.cancelled().await;
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1_024)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Shared>, cancel: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = cancel.cancelled() => return,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: the connection stays in the queue, so do not spin on it.
+                tracing::warn!(%error, "cannot accept an RTSP connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        if shared.statistics.connections.load(Ordering::Relaxed) >= shared.options.connections {
+            tracing::warn!(%address, "too many RTSP connections, one is closed");
+            continue;
+        }
+        if let Err(error) = tune(&socket, shared.options.patience) {
+            tracing::debug!(%error, %address, "the connection was gone before it began");
+            continue;
+        }
+        let Ok(local) = socket.local_addr() else { continue };
+        let peer = Peer { address, local, udp: udp.clone() };
+        shared.tasks.spawn(connection::serve(Arc::clone(&shared), socket, peer, cancel.child_token()));
+    }
+}
+
+fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_user_timeout(Some(patience))?;
+    let (idle, interval) = (Duration::from_secs(30), Duration::from_secs(5));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3))
+}

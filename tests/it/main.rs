@@ -1,0 +1,7 @@
+//! Everything together, on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod rtsp_server;
+mod support;
