@@ -76,6 +76,14 @@ pub fn push(out: &mut Vec<u8>, nal: &[u8]) {
     out.extend_from_slice(nal);
 }
 
+/// The first `length` bytes of the stream from a NAL unit's header on ([`NalUnits::head`]), or less where a start code or
+/// padding comes before: bit readers refuse those, also behind what they are asked for.
+pub(super) fn begin(head: &[u8], length: usize) -> &[u8] {
+    let begin = head.get(..length).unwrap_or(head);
+    let end = begin.windows(3).position(|three| matches!(three, [0, 0, 0 | 1])).unwrap_or(begin.len());
+    begin.get(..end).unwrap_or_default()
+}
+
 /// What lies before the next start code, and what after it.
 fn find_start_code(stream: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memmem::find(stream, &[0, 0, 1])?;

@@ -2,12 +2,11 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub use super::annex_b::Scan;
+use super::parameter_sets::ParameterSets;
 use super::{VideoFormat, annex_b};
-use bytes::Bytes;
 use h264_reader::nal::sei::{HeaderType, SeiReader};
 use h264_reader::nal::sps::{PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::{BitRead, BitReader, ByteReader};
-use std::collections::VecDeque;
 
 /// NAL unit types of table 7-1.
 mod nal {
@@ -19,12 +18,6 @@ mod nal {
     pub(super) const PPS: u8 = 8;
 }
 
-/// Sequence and picture parameter sets kept of one stream. Cameras use one or two of each; the standard allows 32 and
-/// 256, which a hostile one would use.
-const MAX_SPS: usize = 8;
-const MAX_PPS: usize = 32;
-/// A parameter set of more bytes is left alone: one with every scaling list has some 500.
-const MAX_PARAMETER_SET: usize = 4096;
 /// How much of a slice is read for its header's first three numbers: they take 12 bytes at most, emulation prevention
 /// included.
 const SLICE_HEAD: usize = 16;
@@ -36,26 +29,7 @@ const MAX_DEPTH: u32 = 16;
 /// Reads access units of one stream in turn and keeps its parameter sets.
 #[derive(Clone, Debug, Default)]
 pub struct Scanner {
-    sps: VecDeque<Sps>,
-    pps: VecDeque<Pps>,
-    /// The id of the SPS that the newest random access picture uses.
-    active: Option<u8>,
-    format: Option<VideoFormat>,
-}
-
-#[derive(Clone, Debug)]
-struct Sps {
-    id: u8,
-    bytes: Bytes,
-    /// What it says, without `parameter_sets`.
-    format: VideoFormat,
-}
-
-#[derive(Clone, Debug)]
-struct Pps {
-    id: u8,
-    sps_id: u8,
-    bytes: Bytes,
+    sets: ParameterSets,
 }
 
 impl Scanner {
@@ -72,7 +46,7 @@ impl Scanner {
             changed |= self.collect(set);
         }
         if changed {
-            self.renew_format();
+            self.sets.renew_format();
         }
     }
 
@@ -95,7 +69,7 @@ impl Scanner {
                         let at_once = kind == nal::IDR_SLICE || recovery_point;
                         scan.random_access = at_once || sps && pps;
                         if let (true, Some(slice)) = (scan.random_access, slice) {
-                            new_sets |= self.activate(slice.pps_id);
+                            new_sets |= self.sets.activate(slice.pps_id);
                         }
                         if at_once {
                             break;
@@ -118,81 +92,23 @@ impl Scanner {
                 _ => _ = nals.next(),
             }
         }
-        scan.changed = new_sets && self.renew_format();
+        scan.changed = new_sets && self.sets.renew_format();
         scan
     }
 
     /// What is known of the pictures, from the SPS in use (the newest one until a picture names another); `None` until
     /// one was seen. Where the SPS cannot be read, its details stay unknown.
     pub fn format(&self) -> Option<&VideoFormat> {
-        self.format.as_ref()
+        self.sets.format()
     }
 
     /// Keeps a parameter set; says whether it is new.
     fn collect(&mut self, set: &[u8]) -> bool {
-        if set.len() > MAX_PARAMETER_SET {
-            return false;
-        }
         match nal_type(set) {
-            nal::SPS => self.collect_sps(set),
-            nal::PPS => self.collect_pps(set),
+            nal::SPS => sps_id(set).is_some_and(|id| self.sets.put_sps(id, set, || read_sps(set))),
+            nal::PPS => pps_ids(set).is_some_and(|(id, sps_id)| self.sets.put_pps(id, sps_id, set)),
             _ => false,
         }
-    }
-
-    fn collect_sps(&mut self, set: &[u8]) -> bool {
-        if self.sps.iter().any(|known| known.bytes == set) {
-            return false;
-        }
-        let Some(id) = sps_id(set) else { return false };
-        self.sps.retain(|known| known.id != id);
-        if self.sps.len() == MAX_SPS {
-            self.sps.pop_front();
-        }
-        self.sps.push_back(Sps { id, bytes: Bytes::copy_from_slice(set), format: read_sps(set).unwrap_or_default() });
-        self.active = Some(id);
-        true
-    }
-
-    fn collect_pps(&mut self, set: &[u8]) -> bool {
-        if self.pps.iter().any(|known| known.bytes == set) {
-            return false;
-        }
-        let mut bits = bits(set);
-        let ids = (bits.read_ue("pic_parameter_set_id"), bits.read_ue("seq_parameter_set_id"));
-        let (Ok(id), Ok(sps_id @ 0..32)) = ids else { return false };
-        let Ok(id) = u8::try_from(id) else { return false };
-        self.pps.retain(|known| known.id != id);
-        if self.pps.len() == MAX_PPS {
-            self.pps.pop_front();
-        }
-        self.pps.push_back(Pps { id, sps_id: sps_id as u8, bytes: Bytes::copy_from_slice(set) });
-        true
-    }
-
-    /// Makes the SPS behind this PPS the one in use; says whether another one was.
-    fn activate(&mut self, pps_id: u32) -> bool {
-        let Some(pps) = self.pps.iter().find(|pps| u32::from(pps.id) == pps_id) else { return false };
-        let known = self.sps.iter().any(|sps| sps.id == pps.sps_id);
-        let changed = known && self.active != Some(pps.sps_id);
-        if changed {
-            self.active = Some(pps.sps_id);
-        }
-        changed
-    }
-
-    fn renew_format(&mut self) -> bool {
-        let Some(active) = self.sps.iter().find(|sps| Some(sps.id) == self.active) else { return false };
-        let others = self.sps.iter().filter(|sps| sps.id != active.id);
-        let mut format = active.format.clone();
-        format.parameter_sets = std::iter::once(active)
-            .chain(others)
-            .map(|sps| sps.bytes.clone())
-            .chain(self.pps.iter().map(|pps| pps.bytes.clone()))
-            .collect();
-        let changed = self.format.as_ref() != Some(&format);
-        self.format = Some(format);
-        changed
     }
 }
 
@@ -216,10 +132,7 @@ struct SliceHead {
 
 impl SliceHead {
     fn read(nal: &[u8]) -> Option<Self> {
-        let head = nal.get(..SLICE_HEAD).unwrap_or(nal);
-        // The bit reader refuses bytes that look like the next start code, also behind what it is asked for.
-        let end = head.windows(3).position(|three| matches!(three, [0, 0, 0 | 1])).unwrap_or(head.len());
-        let mut bits = bits(head.get(..end)?);
+        let mut bits = bits(annex_b::begin(nal, SLICE_HEAD));
         bits.read_ue("first_mb_in_slice").ok()?;
         let slice_type = bits.read_ue("slice_type").ok()?;
         let pps_id = bits.read_ue("pic_parameter_set_id").ok()?;
@@ -240,14 +153,18 @@ fn has_recovery_point(sei: &[u8]) -> bool {
     false
 }
 
-/// The id of an SPS whatever the rest of it may be: it follows profile, constraints and level.
-fn sps_id(set: &[u8]) -> Option<u8> {
+/// The id of an SPS, whatever the rest of it may be: it follows profile, constraints and level.
+fn sps_id(set: &[u8]) -> Option<u32> {
     let mut bits = bits(set);
     bits.skip(24, "profile_idc, constraint flags, level_idc").ok()?;
-    match bits.read_ue("seq_parameter_set_id") {
-        Ok(id @ 0..32) => Some(id as u8),
-        _ => None,
-    }
+    bits.read_ue("seq_parameter_set_id").ok().filter(|&id| id < 32)
+}
+
+/// The ids of a PPS and of its SPS, which begin it.
+fn pps_ids(set: &[u8]) -> Option<(u32, u32)> {
+    let mut bits = bits(set);
+    let ids = (bits.read_ue("pic_parameter_set_id").ok()?, bits.read_ue("seq_parameter_set_id").ok()?);
+    (ids.0 < 256 && ids.1 < 32).then_some(ids)
 }
 
 fn read_sps(set: &[u8]) -> Option<VideoFormat> {
@@ -431,19 +348,6 @@ mod tests {
         let format = scanner.format().expect("its id can be read");
         assert_eq!((format.width, format.pixel_aspect, format.reorder_depth), (0, (0, 0), None));
         assert_eq!(format.parameter_sets, [&sps[..8]]);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut scanner = Scanner::new();
-        for id in 0..256_u32 {
-            // ue(id), ue(0): the id plus one in 9 + 8 bits.
-            let pps = (u64::from(id + 1) << (64 - 25)) | 1 << (64 - 26) | 1 << (64 - 27);
-            scanner.set_parameters(&[&[&[0x68][..], &pps.to_be_bytes()].concat()]);
-        }
-        scanner.set_parameters(&[set(BASELINE, nal::SPS), &[&[0x68, 0xff][..], &[0x55; 5000]].concat()]);
-        assert!(scanner.pps.len() <= MAX_PPS);
-        assert!(scanner.pps.iter().all(|pps| pps.bytes.len() <= MAX_PARAMETER_SET));
     }
 
     #[test]

@@ -12,8 +12,10 @@
 
 pub mod annex_b;
 pub mod h264;
+pub mod h265;
 pub mod jpeg;
 
+mod parameter_sets;
 mod time;
 mod track;
 
