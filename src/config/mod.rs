@@ -1,12 +1,13 @@
 //! The configuration file: YAML to types. Every mistake is shown at `FILE:LINE:COLUMN`, all of them at once.
 //!
-//! A file is read into a [tree] with places, then section by section into the types here. A new key is one line where
+//! A file is read into a tree with places, then section by section into the types here. A new key is one line where
 //! its section is read: whatever nobody asks for is an unknown field. The sources of cameras are read by
 //! [`ingest`](crate::ingest), each family its own.
 //!
 //! `${NAME}` in any text comes from the environment and never changes the structure; `$${` is a literal `${`. Any
 //! secret `x` may be `x_file: PATH`. Relative paths start at the configuration file.
 
+mod http;
 mod mask;
 mod mistakes;
 pub(crate) mod read;
@@ -15,6 +16,7 @@ mod sections;
 pub(crate) mod tree;
 mod values;
 
+pub use http::Http;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 pub use values::{Host, Listen, Network, UdpPorts, duration, size};
@@ -73,19 +75,6 @@ impl Default for Config {
             warnings: Vec::new(),
         }
     }
-}
-
-/// `http:`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Http {
-    /// Where pages and API listen. Needs a restart when changed.
-    pub listen: Vec<Listen>,
-    /// Origins other than our own that may use the API, as browsers send them: `https://home.example:8123`.
-    pub allow_origins: Vec<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<Network>,
-    /// Host names under which we may be called besides addresses and `localhost`, lower case; empty means any.
-    pub hosts: Vec<String>,
 }
 
 /// `rtsp:`

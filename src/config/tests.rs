@@ -293,7 +293,7 @@ fn each_mistake_has_its_words() {
     assert_eq!(wrong(&long("url: rtsp://a, password: x")), ["1:60: `password` without `username`"]);
     assert_eq!(
         wrong(&long("url: 'rtsp://a:b@c', username: x")),
-        ["1:67: user name and password are given twice: in the URL and as keys"]
+        ["1:66: user name and password are given twice: in the URL and as keys"]
     );
     assert_eq!(
         wrong(&long("url: 'rtsp://a:b@c', sub: 'rtsp://a:d@c'")),
