@@ -18,6 +18,7 @@
 
 pub mod access;
 pub mod bus;
+pub mod config;
 pub mod ingest;
 pub mod media;
 pub mod republish;
