@@ -1,12 +1,13 @@
 //! The RTSP server, point by point of what players need (the table in `republish::rtsp`), with cameras that publish
 //! onto the bus directly.
 
+mod authentication;
 mod delivery;
 mod players;
 mod requests;
 
 use super::support::publisher::Publisher;
-use fanlight::access::Access;
+use fanlight::access::{Access, Auth};
 use fanlight::bus::Bus;
 use fanlight::republish::rtsp::{Options, Server, Statistics};
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ impl Gateway {
     }
 
     fn with(options: Options, listen: &str, udp: bool) -> Self {
-        Self::guarded(options, listen, udp, Access::open())
+        Self::guarded(options, listen, udp, Arc::new(Access::new(Auth::None, Vec::new())))
     }
 
     fn guarded(options: Options, listen: &str, udp: bool, access: Arc<Access>) -> Self {

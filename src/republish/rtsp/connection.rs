@@ -9,7 +9,7 @@ use super::target::{Options, StartOption, Target};
 use super::transport::{self, Transport};
 use super::udp::{Alive, UdpPair};
 use super::viewer::{Counts, Route, SlowLane, Viewer};
-use crate::access::RtspVerdict;
+use crate::access::{RtspVerdict, User};
 use crate::bus::{Device, Stream, TrackId};
 use crate::media::{Kind, TrackInfo};
 use crate::republish::rtp::{Feed, Item, Joined, Start, bye};
@@ -54,6 +54,7 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: Peer, ca
         alive: Arc::new(Alive::new()),
         described: None,
         session: None,
+        user: None,
         paced_player: false,
     };
     async {
@@ -75,6 +76,7 @@ struct Connection {
     alive: Arc<Alive>,
     described: Option<Described>,
     session: Option<Session>,
+    user: Option<Arc<User>>,
     /// The player paces itself by time stamps, so that it would stay as late as it starts.
     paced_player: bool,
 }
@@ -119,6 +121,7 @@ impl Connection {
     async fn run(&mut self) {
         let mut reader = RequestReader::default();
         let closed = self.output.closed().clone();
+        let mut users = self.shared.access.sessions_changed();
         loop {
             loop {
                 match reader.read() {
@@ -152,6 +155,15 @@ impl Connection {
                     }
                 }
                 () = closed.cancelled() => return,
+                changed = users.changed() => {
+                    let valid = || self.shared.access.is_valid(self.peer.ip(), self.user.as_deref());
+                    if changed.is_ok() && (self.session.is_none() || valid()) {
+                        continue;
+                    }
+                    tracing::info!("the user was changed or removed, the session is closed");
+                    self.say_goodbye();
+                    return;
+                }
                 () = tokio::time::sleep_until(silent_until.into()), if !may_be_silent => {
                     // Datagrams may have been a sign of life since.
                     if self.alive.last() + self.shared.options.session_timeout <= Instant::now() {
@@ -199,21 +211,24 @@ impl Connection {
         }
     }
 
-    async fn authorise(&self, request: &Request) -> Result<(), Refusal> {
+    async fn authorise(&mut self, request: &Request) -> Result<(), Refusal> {
         if request.method == "OPTIONS" {
             return Ok(());
         }
         let access = &self.shared.access;
         let authorization = request.header("Authorization");
         match access.check_rtsp(self.peer.ip(), &request.method, &request.uri, authorization).await {
-            RtspVerdict::Granted(_) => Ok(()),
+            RtspVerdict::Granted(user) => {
+                self.user = user;
+                Ok(())
+            }
             RtspVerdict::Challenge { stale } => {
                 let challenges = access.rtsp_challenges(stale);
                 let headers = challenges.into_iter().map(|value| ("WWW-Authenticate", value)).collect();
                 Err(Refusal { status: Status::Unauthorized, headers })
             }
             RtspVerdict::Limited => {
-                Err(Refusal { status: Status::TooManyRequests, headers: vec![("Retry-After", "10".into())] })
+                Err(Refusal { status: Status::Forbidden, headers: vec![("Retry-After", "10".into())] })
             }
         }
     }
@@ -510,7 +525,7 @@ impl Connection {
         joined.unwrap_or_else(|| feed.join(Start::Now, wanted).expect("starting at the end needs nothing"))
     }
 
-    /// Tells the viewer that the server ends, if its connection takes it at once.
+    /// Tells the viewer that its stream is over, if its connection takes it at once.
     fn say_goodbye(&self) {
         let Some(playing) = self.session.as_ref().and_then(|session| session.playing.as_ref()) else { return };
         for (index, track) in playing.viewer.feed.tracks().iter().enumerate() {
