@@ -61,13 +61,14 @@ fn line_ranges(line: &str) -> (Vec<Range<usize>>, bool) {
             found.push(start..at);
         }
     }
+    let brace = line.find('{').unwrap_or(line.len());
     let mut from = 0;
     while let Some((key_end, separator)) = secret_key(line, from) {
         let rest = line.get(separator + 1..).unwrap_or_default();
         let value = rest.trim_start();
         let start = line.len() - value.len();
         let in_url = line.as_bytes().get(separator) == Some(&b'=');
-        let flow = line.get(..key_end).is_some_and(|head| head.contains('{'));
+        let flow = brace < key_end;
         let length = match value.chars().next() {
             Some(quote @ ('"' | '\'')) => match closing(value, quote) {
                 Some(end) => end,

@@ -80,6 +80,7 @@ pub(crate) fn show(text: &str, mut found: Vec<(Place, String)>, secret: Vec<Rang
     found.dedup();
     let mut hidden = mask::ranges(text);
     hidden.extend(secret);
+    let hidden = merged(hidden);
     let lines: Vec<(usize, &str)> = text
         .split_inclusive('\n')
         .scan(0, |offset, line| {
@@ -102,15 +103,30 @@ pub(crate) fn show(text: &str, mut found: Vec<(Place, String)>, secret: Vec<Rang
         .collect()
 }
 
+/// The same ranges in order, without overlaps.
+fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
 /// A line with its secrets as `***`, and where the character at `column` (from 0) has gone.
 fn masked_line(line: &str, offset: usize, column: usize, hidden: &[Range<usize>]) -> (String, usize) {
-    let here: Vec<&Range<usize>> =
-        hidden.iter().filter(|range| range.start < offset + line.len() && range.end > offset).collect();
+    let is_hidden = |at: usize| {
+        let next = hidden.partition_point(|range| range.end <= at);
+        hidden.get(next).is_some_and(|range| range.contains(&at))
+    };
     let mut shown: Vec<char> = Vec::new();
     let mut caret = None;
     let mut in_secret = false;
     for (n, (at, c)) in line.char_indices().enumerate() {
-        let secret = here.iter().any(|range| range.contains(&(offset + at)));
+        let secret = is_hidden(offset + at);
         if n == column {
             // Within a secret it points to its beginning.
             caret = Some(if secret && in_secret { shown.len().saturating_sub(3) } else { shown.len() });

@@ -152,8 +152,13 @@ pub struct Camera {
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
     match named {
         Some(path) => Some(path.to_owned()),
-        None => SEARCHED.iter().map(PathBuf::from).find(|path| path.exists()),
+        None => first_of(&SEARCHED.map(PathBuf::from)),
     }
+}
+
+/// The first that exists; one that cannot be seen counts, so that reading it says why.
+fn first_of(paths: &[PathBuf]) -> Option<PathBuf> {
+    paths.iter().find(|path| path.try_exists().unwrap_or(true)).cloned()
 }
 
 /// Reads a configuration file, and the files and environment variables it names.

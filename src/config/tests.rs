@@ -385,7 +385,11 @@ fn files_that_cannot_be_read_say_so() {
     assert_eq!(words(), "D/f.yaml:1:1: is larger than 1 MiB");
     std::fs::write(&path, "store: { path: x }\n").expect("written");
     assert_eq!(load(&path).expect("good").store.path, folder.path().join("x"));
-    assert_eq!(find(Some(&path)), Some(path));
+    assert_eq!(find(Some(Path::new("named.yaml"))), Some("named.yaml".into()), "even if it is not there");
+    let (none, file) = (folder.path().join("none.yaml"), path.join("below a file"));
+    assert_eq!(first_of(std::slice::from_ref(&none)), None);
+    assert_eq!(first_of(&[none, path.clone(), folder.path().to_owned()]), Some(path));
+    assert_eq!(first_of(&[file]).map(|file| load(&file).is_err()), Some(true), "seen to be unreadable");
 }
 
 #[test]
