@@ -217,7 +217,7 @@ impl<'a> Connection<'a> {
     fn new(socket: TcpStream, act: Act, options: &'a Options, seen: &'a Seen, too_many: bool) -> Self {
         let peer = socket.peer_addr().unwrap();
         // Each session counts from somewhere else.
-        let clock = u32::MAX - 90_000 + u32::from(peer.port()) * 16;
+        let clock = (u32::MAX - 90_000).wrapping_add(u32::from(peer.port()) * 16);
         Self {
             socket,
             peer,
