@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod camera;
 pub mod publisher;
 pub mod rtsp_client;
 
