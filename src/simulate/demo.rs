@@ -103,7 +103,7 @@ Watch or look closer:
   vlc {base}/visitors                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
   curl http://{http}/v1/cameras
 
-Any number may watch: each camera sees one connection. Its address, if you want to compare:
+Any number may watch: a camera sees one connection for each of its streams. To compare, the cameras themselves:
   {}
   {}  (user demo, password demo)
 Configuration: {}

@@ -272,16 +272,19 @@ fn branch(
         _ if taken(is_video) => None,
         Some(Coding::H265) if video == Video::H265 => Some((Coding::H265, Coding::H265.parse().into())),
         _ if is_video && video == Video::H265 => {
-            super::require(&["x265enc", "avdec_h264"])?;
+            super::require(&["x265enc"])?;
+            can_decode(native)?;
             let encode = "x265enc speed-preset=ultrafast tune=zerolatency key-int-max=25 bitrate=800";
             Some((Coding::H265, format!("{DECODE} ! {encode} ! {}", Coding::H265.parse())))
         }
         _ if is_video && video == Video::Jpeg => {
-            super::require(&["jpegenc", "avdec_h264"])?;
+            super::require(&["jpegenc"])?;
+            can_decode(native)?;
             Some((Coding::Jpeg, format!("{DECODE} ! jpegenc quality=70")))
         }
         _ if is_audio && matches!(audio, Audio::Pcma | Audio::Pcmu) => {
-            super::require(&["alawenc", "mulawenc", "avdec_aac"])?;
+            super::require(&["alawenc", "mulawenc"])?;
+            can_decode(native)?;
             let (coding, encode) =
                 if audio == Audio::Pcma { (Coding::Pcma, "alawenc") } else { (Coding::Pcmu, "mulawenc") };
             let raw = "decodebin ! audioconvert ! audioresample ! audio/x-raw,rate=8000,channels=1";
@@ -327,6 +330,21 @@ fn branch(
     pipeline.add(&bin).map_err(|e| broken(&e))?;
     bin.sync_state_with_parent().map_err(|e| broken(&e))?;
     pad.link(&input).map(drop).map_err(|e| broken(&e))
+}
+
+/// Any one of these will do; the first is the one to install.
+fn can_decode(native: Option<Coding>) -> Result<(), SimulateError> {
+    let decoders: &[&'static str] = match native {
+        Some(Coding::H264) => &["avdec_h264", "openh264dec"],
+        Some(Coding::H265) => &["avdec_h265", "libde265dec"],
+        Some(Coding::Aac) => &["avdec_aac", "faad"],
+        // Core plugins bring these; what else there is decodebin finds, or says that it cannot.
+        Some(Coding::Jpeg | Coding::Pcma | Coding::Pcmu) | None => return Ok(()),
+    };
+    if decoders.iter().any(|decoder| super::require(&[decoder]).is_ok()) {
+        return Ok(());
+    }
+    decoders.first().map_or(Ok(()), |first| super::require(&[first]))
 }
 
 const DECODE: &str = "decodebin ! videoconvert ! video/x-raw,format=I420";

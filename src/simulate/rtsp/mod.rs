@@ -76,10 +76,10 @@ pub enum SimulateError {
 
 /// Elements by the Debian package that brings them.
 const PACKAGES: &[(&str, &[&str])] = &[
-    ("gstreamer1.0-plugins-base", &["giostreamsrc", "parsebin", "appsrc", "alawenc", "decodebin"]),
+    ("gstreamer1.0-plugins-base", &["giostreamsrc", "parsebin", "appsrc", "decodebin"]),
     ("gstreamer1.0-plugins-good", &["rtph264pay", "rtpbin", "qtdemux", "aacparse", "alawenc", "mulawenc", "jpegenc"]),
     ("gstreamer1.0-plugins-bad", &["h264parse", "h265parse", "x265enc"]),
-    ("gstreamer1.0-libav", &["avdec_h264", "avdec_aac"]),
+    ("gstreamer1.0-libav", &["avdec_h264", "avdec_h265", "avdec_aac"]),
     ("libgstreamer1.0-0", &["filesrc"]),
 ];
 
