@@ -7,11 +7,13 @@
 //! ```
 //! The addresses are those of Hikvision cameras: `/Streaming/Channels/101` is the main stream, `102` the sub stream.
 
+mod cli;
 mod clip;
 mod desk;
 mod faults;
 mod player;
 
+pub use cli::{Args, run};
 pub use clip::{Audio, Clip, Footage, Video};
 pub use desk::{Counters, Refuse};
 pub use faults::{Faults, Jump, Switches};
