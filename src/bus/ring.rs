@@ -75,6 +75,8 @@ impl Track {
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     next: Vec<(TrackId, u64)>,
+    /// The video track among them: without it the reader ends, while sound may go.
+    video: Option<TrackId>,
     started: bool,
 }
 
@@ -85,7 +87,7 @@ pub(super) enum Read {
     Unit(TrackId, AccessUnit),
     /// Nothing yet; wait for the next publication.
     Pending,
-    /// A track this reader needs is gone: its codec changed.
+    /// The video track, or the last track, is gone: its codec changed.
     Ended,
 }
 
@@ -201,12 +203,19 @@ impl Ring {
 
     /// A cursor over those tracks; it starts at the newest key picture once there is one.
     pub(super) fn cursor(&self, tracks: &[TrackId]) -> Cursor {
-        Cursor { next: tracks.iter().map(|&id| (id, 0)).collect(), started: false }
+        let is_video = |id: &TrackId| self.tracks.iter().any(|t| t.id == *id && t.info.kind() == Kind::Video);
+        Cursor {
+            next: tracks.iter().map(|&id| (id, 0)).collect(),
+            video: tracks.iter().copied().find(is_video),
+            started: false,
+        }
     }
 
     /// The next unit of the cursor's tracks, in decode order among what is there.
     pub(super) fn read(&self, cursor: &mut Cursor) -> Read {
-        if cursor.next.iter().any(|(id, _)| !self.tracks.iter().any(|track| track.id == *id)) {
+        cursor.next.retain(|(id, _)| self.tracks.iter().any(|track| track.id == *id));
+        let lost_video = cursor.video.is_some_and(|video| cursor.next.iter().all(|(id, _)| *id != video));
+        if lost_video || cursor.next.is_empty() {
             return Read::Ended;
         }
         let mut skipped = false;
@@ -416,10 +425,12 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_track_ends_its_readers() {
+    fn readers_end_with_the_video_track_and_live_on_without_sound() {
         let mut ring = ring(Limits::default());
         fill(&mut ring, 0, 500);
-        let mut cursor = ring.cursor(&[VIDEO]);
+        let mut cursor = ring.cursor(&[VIDEO, AUDIO]);
+        ring.remove(AUDIO);
+        assert_eq!(next(&ring, &mut cursor), Some((VIDEO, 0, false)));
         ring.remove(VIDEO);
         assert!(matches!(ring.read(&mut cursor), Read::Ended));
         assert_eq!(ring.bytes, ring.tracks.iter().map(|track| track.bytes).sum::<usize>());

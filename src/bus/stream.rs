@@ -223,19 +223,26 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next unit if it is there.
-    fn try_next(&mut self) -> Read {
+    fn read(&mut self) -> Read {
         if self.empty {
             return Read::Ended;
         }
         self.stream.state().ring.read(&mut self.cursor)
     }
 
+    /// The next unit, if it is there already.
+    pub fn try_next(&mut self) -> Option<(TrackId, AccessUnit)> {
+        match self.read() {
+            Read::Unit(track, unit) => Some((track, unit)),
+            Read::Pending | Read::Ended => None,
+        }
+    }
+
     /// The next unit in decode order; `None` when the stream ended or one of the tracks is gone. Cancel safe.
     pub async fn next(&mut self) -> Option<(TrackId, AccessUnit)> {
         loop {
             self.head.mark_unchanged();
-            match self.try_next() {
+            match self.read() {
                 Read::Unit(track, unit) => return Some((track, unit)),
                 Read::Ended => return None,
                 Read::Pending => {}
