@@ -3,7 +3,8 @@
 use super::Source;
 use super::rtsp::{Patience, Rtsp};
 use super::supervisor::{Pace, Supervisor};
-use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream};
+use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream, Want};
+use crate::media::MediaTime;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -118,6 +119,8 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             (SubStream::Own(Arc::clone(&stream)), Some((sub, stream)))
         }
     };
+    let main = main.resuming(newest_dts(&main_stream));
+    let sub = sub.map(|(sub, stream)| (sub.resuming(newest_dts(&stream)), stream));
     let device = Device::new(DeviceOptions {
         name: plan.name.clone(),
         family,
@@ -157,6 +160,12 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
         );
     }
     Running { device, cancel, tasks }
+}
+
+/// The largest decode time in the stream's cache from its newest key picture on: nobody has seen more.
+fn newest_dts(stream: &Arc<Stream>) -> Option<MediaTime> {
+    let mut reader = stream.subscribe(Want::All);
+    std::iter::from_fn(|| reader.try_next()).map(|(_, unit)| unit.dts).max()
 }
 
 /// Waits until none of its connections is open: holding all permits at once says so.

@@ -215,3 +215,207 @@ impl<A: Adapter> Supervisor<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{DeviceOptions, Limits, SubStream, Upstream};
+    use async_trait::async_trait;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    #[test]
+    fn waits_double_up_to_their_limit_and_start_over_after_health() {
+        let mut back_off = BackOff::new(Pace::default());
+        let mut after = |code, played| back_off.after(code, Duration::from_secs(played), 0.0).as_secs();
+        let lost: Vec<_> = (0..7).map(|_| after(ReasonCode::Unreachable, 0)).collect();
+        assert_eq!(lost, [1, 2, 4, 8, 16, 30, 30]);
+        let busy: Vec<_> = (0..5).map(|_| after(ReasonCode::Busy, 0)).collect();
+        assert_eq!(busy, [10, 20, 40, 60, 60]);
+        assert_eq!(after(ReasonCode::Denied, 0), 900);
+        assert_eq!(after(ReasonCode::Silent, 29), 30);
+        assert_eq!(after(ReasonCode::Silent, 30), 1);
+        assert_eq!(after(ReasonCode::Busy, 5), 10);
+    }
+
+    #[test]
+    fn waits_are_never_shorter_for_the_jitter_and_never_overflow() {
+        let mut back_off = BackOff::new(Pace::default());
+        assert_eq!(back_off.after(ReasonCode::Busy, Duration::ZERO, 0.5), Duration::from_secs(11));
+        for _ in 0..100 {
+            back_off.after(ReasonCode::Unsupported, Duration::ZERO, 0.999);
+        }
+        assert!(back_off.after(ReasonCode::Misconfigured, Duration::ZERO, 0.999) < Duration::from_secs(36));
+    }
+
+    /// What a scripted session does.
+    enum Act {
+        Fail(ReasonCode),
+        PlayThenFail(Duration, ReasonCode),
+        Play,
+        Panic,
+    }
+
+    #[derive(Default)]
+    struct Script {
+        acts: Mutex<VecDeque<Act>>,
+        runs: Mutex<Vec<Instant>>,
+    }
+
+    #[async_trait]
+    impl Adapter for Arc<Script> {
+        async fn run(&self, io: DeviceIo) -> Result<(), AdapterError> {
+            self.runs.lock().unwrap().push(Instant::now());
+            let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Play);
+            match act {
+                Act::Fail(code) => Err(AdapterError::new(code, "as the script says")),
+                Act::PlayThenFail(after, code) => {
+                    io.playing.send_replace(true);
+                    tokio::time::sleep(after).await;
+                    Err(AdapterError::new(code, "as the script says"))
+                }
+                Act::Play => {
+                    io.playing.send_replace(true);
+                    io.cancel.cancelled().await;
+                    Ok(())
+                }
+                Act::Panic => panic!("as the script says"),
+            }
+        }
+    }
+
+    struct Stage {
+        bus: Arc<Bus>,
+        device: Arc<Device>,
+        script: Arc<Script>,
+        cancel: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn play(acts: impl Into<VecDeque<Act>>, on_demand: Option<Duration>, leads: bool) -> Stage {
+        let bus = Bus::new();
+        let device = Device::new(DeviceOptions {
+            name: "front".into(),
+            family: "rtsp",
+            main: Stream::new("front", Limits::default()),
+            sub: SubStream::None,
+            upstream: Upstream::new(1),
+        });
+        let script = Arc::new(Script { acts: Mutex::new(acts.into()), runs: Mutex::default() });
+        let supervisor = Supervisor {
+            adapter: Arc::clone(&script),
+            bus: Arc::clone(&bus),
+            device: Arc::clone(&device),
+            stream: Arc::clone(device.main()),
+            leads,
+            on_demand,
+            pace: Pace { jitter: 0.0, ..Pace::default() },
+        };
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(supervisor.run(cancel.clone()));
+        Stage { bus, device, script, cancel, task }
+    }
+
+    impl Stage {
+        async fn reaches(&self, state: State) {
+            self.device.watch_status().wait_for(|status| status.state == state).await.unwrap();
+        }
+
+        fn events(&self) -> Vec<EventKind> {
+            self.bus.events.since(None).0.iter().map(|event| event.kind.clone()).collect()
+        }
+
+        /// Seconds between attempts.
+        fn gaps(&self) -> Vec<u64> {
+            let runs = self.script.runs.lock().unwrap();
+            runs.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_follow_the_reason_and_the_status_tells_it() {
+        use ReasonCode::{Busy, Denied, Unreachable};
+        let stage = play([Act::Fail(Unreachable), Act::Fail(Busy), Act::Fail(Denied)], None, true);
+        stage.reaches(State::Offline).await;
+        assert_eq!(stage.device.status().reason.unwrap().code, Unreachable);
+        stage.reaches(State::Online).await;
+        assert_eq!(stage.device.status().reason, None);
+        assert_eq!(stage.gaps(), [1, 10, 900]);
+        assert_eq!(stage.events(), [EventKind::Offline, EventKind::Online]);
+        stage.cancel.cancel();
+        stage.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn health_starts_the_scale_over_and_events_come_once_a_change() {
+        let minute = Duration::from_secs(60);
+        let lost = ReasonCode::Unreachable;
+        let acts = [Act::Fail(lost), Act::Fail(lost), Act::PlayThenFail(minute, lost), Act::Fail(lost)];
+        let stage = play(acts, None, true);
+        stage.reaches(State::Offline).await;
+        stage.reaches(State::Online).await;
+        stage.reaches(State::Offline).await;
+        stage.reaches(State::Online).await;
+        assert_eq!(stage.gaps(), [1, 2, 61, 2]);
+        let (on, off) = (EventKind::Online, EventKind::Offline);
+        assert_eq!(stage.events(), [off.clone(), on.clone(), off, on]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_stays_with_its_device_and_is_a_failure_like_others() {
+        let stage = play([Act::Panic], None, true);
+        stage.reaches(State::Offline).await;
+        stage.reaches(State::Online).await;
+        assert_eq!(stage.gaps(), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_at_once_when_cancelled() {
+        let stage = play([Act::Fail(ReasonCode::Denied)], None, true);
+        stage.reaches(State::Offline).await;
+        let before = Instant::now();
+        stage.cancel.cancel();
+        stage.task.await.unwrap();
+        assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_demand_connects_for_viewers_only() {
+        let stage = play([], Some(Duration::ZERO), true);
+        stage.reaches(State::Idle).await;
+        assert!(stage.script.runs.lock().unwrap().is_empty());
+        for _ in 0..2 {
+            let interest = stage.device.main().demand.register();
+            stage.reaches(State::Online).await;
+            drop(interest);
+            stage.reaches(State::Idle).await;
+        }
+        assert_eq!(stage.script.runs.lock().unwrap().len(), 2);
+        assert_eq!(stage.events(), [EventKind::Online], "coming and going on demand is nobody's business");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn viewers_on_demand_wait_the_back_off_out() {
+        let stage = play([Act::Fail(ReasonCode::Busy)], Some(Duration::ZERO), true);
+        let mut interest = stage.device.main().demand.register();
+        stage.reaches(State::Offline).await;
+        for _ in 0..20 {
+            drop(interest);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            interest = stage.device.main().demand.register();
+        }
+        stage.reaches(State::Online).await;
+        assert_eq!(stage.gaps(), [10]);
+        drop(interest);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_of_a_second_stream_is_not_the_devices() {
+        let stage = play([Act::Fail(ReasonCode::Silent)], None, false);
+        while stage.script.runs.lock().unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(stage.device.status().state, State::Connecting);
+        assert!(stage.events().is_empty());
+    }
+}

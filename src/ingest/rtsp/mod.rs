@@ -15,8 +15,8 @@ mod track;
 
 pub use config::{Config, Transport};
 
-use super::timeline::Timeline;
 use super::{Adapter, AdapterError, DeviceIo};
+use crate::media::MediaTime;
 use async_trait::async_trait;
 use connect::Carrier;
 use retina::client::Credentials;
@@ -68,8 +68,8 @@ pub struct Rtsp {
     silence: Duration,
     /// What worked last, for [`Transport::Auto`].
     carrier: Mutex<Option<Carrier>>,
-    /// One timeline for all sessions, so that viewers see it go on.
-    timeline: tokio::sync::Mutex<Timeline>,
+    /// The largest decode time published: where the timeline of the next session goes on, so that viewers can stay.
+    last_dts: Mutex<Option<MediaTime>>,
     told: Told,
 }
 
@@ -100,9 +100,14 @@ impl Rtsp {
             patience,
             silence,
             carrier: Mutex::default(),
-            timeline: tokio::sync::Mutex::default(),
+            last_dts: Mutex::default(),
             told: Told::default(),
         }
+    }
+
+    /// Has the first session go on after `last_dts`, where the stream has had sessions of another adapter before.
+    pub fn resuming(self, last_dts: Option<MediaTime>) -> Self {
+        Self { last_dts: Mutex::new(last_dts), ..self }
     }
 
     fn carrier(&self) -> std::sync::MutexGuard<'_, Option<Carrier>> {
