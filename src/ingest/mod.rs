@@ -12,8 +12,6 @@ pub mod timeline;
 pub use running::{Plan, Running, spawn};
 pub use source::Source;
 
-pub mod timeline;
-
 use crate::bus::{Device, ReasonCode, Stream};
 use async_trait::async_trait;
 use std::sync::Arc;

@@ -115,7 +115,7 @@ impl Track {
             Reader::H264(scanner) => (scanner.scan(&data), scanner.format()),
             Reader::H265(scanner) => (scanner.scan(&data), scanner.format()),
             Reader::Jpeg => {
-                let picture = jpeg::parse(&data).ok()?;
+                let picture = jpeg::parse(&data).ok().filter(|picture| picture.baseline)?;
                 let format = VideoFormat {
                     width: picture.width.into(),
                     height: picture.height.into(),
