@@ -19,3 +19,4 @@
 pub mod bus;
 pub mod ingest;
 pub mod media;
+pub mod simulate;

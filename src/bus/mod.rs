@@ -35,11 +35,13 @@ impl Bus {
         Arc::default()
     }
 
-    /// Adds a device, in place of one with the same name.
+    /// Adds a device, in place of one with the same name. Streams that both have go on; the old one's others end.
     pub fn add(&self, device: Arc<Device>) {
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = devices.insert(device.name().to_owned(), device) {
-            old.end();
+        if let Some(old) = devices.insert(device.name().to_owned(), Arc::clone(&device)) {
+            for stream in old.streams().filter(|old| !device.streams().any(|new| Arc::ptr_eq(old, new))) {
+                stream.end();
+            }
         }
     }
 

@@ -1,13 +1,21 @@
 //! Devices come in here: one folder a family. Each publishes access units and events to the [bus](crate::bus) and
 //! carries out commands; none knows who watches.
 //!
-//! To add a family: a folder with its protocol, its variant in the configuration's list of sources, its arm here.
+//! To add a family: a folder with its protocol, its variant of [`Source`], its arm in [`spawn`].
 
+pub mod rtsp;
+mod running;
+pub mod source;
+pub mod supervisor;
 pub mod timeline;
+
+pub use running::{Plan, Running, spawn};
+pub use source::Source;
 
 use crate::bus::{Device, ReasonCode, Stream};
 use async_trait::async_trait;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What a session with a device may touch.
@@ -19,6 +27,8 @@ pub struct DeviceIo {
     pub stream: Arc<Stream>,
     /// Say goodbye to the device and return soon after this is cancelled.
     pub cancel: CancellationToken,
+    /// Set it to true once media flows: from then on the device counts as online.
+    pub playing: watch::Sender<bool>,
 }
 
 /// Why a session with a device ended.
@@ -32,6 +42,13 @@ pub struct AdapterError {
     /// What caused it.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl AdapterError {
+    /// An error that says it all itself.
+    pub fn new(code: ReasonCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), source: None }
+    }
 }
 
 /// One session with a device, from connecting to the end.

@@ -1,0 +1,192 @@
+//! One track of a camera: what it is, and its access units in the form that the bus promises.
+
+use crate::media::{AudioFormat, Codec, Format, TrackInfo, VideoFormat, annex_b, h264, h265, jpeg};
+use bytes::Bytes;
+use retina::client::Stream;
+use retina::codec::{ParametersRef, VideoParametersCodec};
+use std::sync::Arc;
+
+/// A track that can be used.
+#[derive(Debug)]
+pub(super) struct Track {
+    stream: usize,
+    info: Arc<TrackInfo>,
+    reader: Reader,
+    /// Pictures per second by the SDP, where the parameter sets do not say.
+    announced_rate: Option<f64>,
+}
+
+/// What looks into the pictures.
+#[derive(Debug)]
+enum Reader {
+    H264(Box<h264::Scanner>),
+    H265(Box<h265::Scanner>),
+    Jpeg,
+    Sound,
+}
+
+/// A picture ready for the bus.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) payload: Bytes,
+    pub(super) random_access: bool,
+}
+
+impl Track {
+    /// The track that a camera describes, or why it cannot be used.
+    pub(super) fn of(index: usize, stream: &Stream) -> Result<Self, String> {
+        let (reader, codec) = match (stream.media(), stream.encoding_name()) {
+            ("video", "h264") => (Reader::H264(Box::default()), Codec::H264),
+            ("video", "h265") => (Reader::H265(Box::default()), Codec::H265),
+            ("video" | "image", "jpeg") => (Reader::Jpeg, Codec::Jpeg),
+            ("audio", "mpeg4-generic") => (Reader::Sound, Codec::Aac),
+            ("audio", "pcmu") => (Reader::Sound, Codec::Pcmu),
+            ("audio", "pcma") => (Reader::Sound, Codec::Pcma),
+            (media, encoding) => return Err(format!("{media}/{encoding} is not supported")),
+        };
+        let format = match codec {
+            Codec::Aac => {
+                let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
+                    return Err("its AAC configuration cannot be read".into());
+                };
+                Format::Audio(AudioFormat {
+                    channels: parameters.channels().get(),
+                    sample_rate: parameters.clock_rate(),
+                    config: Bytes::copy_from_slice(parameters.extra_data()),
+                })
+            }
+            Codec::Pcmu | Codec::Pcma => {
+                let channels = stream.channels().map_or(1, |channels| channels.get());
+                if stream.clock_rate_hz() != 8_000 || channels != 1 {
+                    return Err(format!("G.711 at {} Hz with {channels} channels", stream.clock_rate_hz()));
+                }
+                Format::Audio(AudioFormat { channels, sample_rate: 8_000, config: Bytes::new() })
+            }
+            Codec::H264 | Codec::H265 | Codec::Jpeg | Codec::Opus => Format::Video(VideoFormat::default()),
+        };
+        let info = Arc::new(TrackInfo { codec, clock_rate: stream.clock_rate_hz(), format });
+        let announced_rate = stream.framerate().map(f64::from).filter(|rate| *rate > 0.0);
+        let mut track = Self { stream: index, info, reader, announced_rate };
+        if let Some(ParametersRef::Video(parameters)) = stream.parameters() {
+            track.set_parameters(parameters.codec_params());
+        }
+        Ok(track)
+    }
+
+    /// The index of retina's stream.
+    pub(super) fn stream(&self) -> usize {
+        self.stream
+    }
+
+    /// The track as it is now.
+    pub(super) fn info(&self) -> &Arc<TrackInfo> {
+        &self.info
+    }
+
+    /// Takes parameter sets that retina has found in the SDP or stripped from the stream.
+    pub(super) fn set_parameters(&mut self, parameters: &VideoParametersCodec) {
+        let format = match (&mut self.reader, parameters) {
+            (Reader::H264(scanner), VideoParametersCodec::H264 { sps, pps }) => {
+                scanner.set_parameters(&[sps, pps]);
+                scanner.format()
+            }
+            (Reader::H265(scanner), VideoParametersCodec::H265 { vps, sps, pps }) => {
+                scanner.set_parameters(&[vps, sps, pps]);
+                scanner.format()
+            }
+            _ => None,
+        };
+        if let Some(format) = format.cloned() {
+            self.set_format(format);
+        }
+    }
+
+    fn set_format(&mut self, mut format: VideoFormat) {
+        format.frame_rate = format.frame_rate.or(self.announced_rate);
+        if self.info.video() != Some(&format) {
+            self.info = Arc::new(TrackInfo { format: Format::Video(format), ..(*self.info).clone() });
+        }
+    }
+
+    /// Makes `data` as retina gave it a picture for the bus; `None` if it holds none. With `start_here` a decoder is
+    /// to start at it, whatever it is.
+    pub(super) fn picture(&mut self, data: Vec<u8>, start_here: bool) -> Option<Picture> {
+        let (scan, format) = match &mut self.reader {
+            Reader::H264(scanner) => (scanner.scan(&data), scanner.format()),
+            Reader::H265(scanner) => (scanner.scan(&data), scanner.format()),
+            Reader::Jpeg => {
+                let picture = jpeg::parse(&data).ok().filter(|picture| picture.baseline)?;
+                let format = VideoFormat {
+                    width: picture.width.into(),
+                    height: picture.height.into(),
+                    pixel_aspect: (1, 1),
+                    ..VideoFormat::default()
+                };
+                self.set_format(format);
+                return Some(Picture { payload: data.into(), random_access: true });
+            }
+            Reader::Sound => return None,
+        };
+        if !scan.picture {
+            return None;
+        }
+        if scan.changed
+            && let Some(format) = format.cloned()
+        {
+            self.set_format(format);
+        }
+        let sets = self.info.video().map_or(&[][..], |video| &video.parameter_sets);
+        // Without parameter sets nothing can be decoded, IDR or not.
+        let random_access = scan.random_access && !sets.is_empty() || start_here;
+        if !random_access {
+            return Some(Picture { payload: data.into(), random_access });
+        }
+        let delimiter = match self.info.codec {
+            Codec::H265 => delimiter(&data, |head| (head >> 1) & 0x3f == 35),
+            _ => delimiter(&data, |head| head & 0x1f == 9),
+        };
+        Some(Picture { payload: with_sets(data, delimiter, sets), random_access })
+    }
+}
+
+/// How many bytes the access unit delimiter at the start of `data` takes, start code included. It has to stay first
+/// (ITU-T H.264 section 7.4.1.2.3, H.265 section 7.4.2.4.4).
+fn delimiter(data: &[u8], is_delimiter: impl Fn(u8) -> bool) -> usize {
+    let nal = annex_b::nal_units(data).next().filter(|nal| nal.first().is_some_and(|head| is_delimiter(*head)));
+    nal.map_or(0, |nal| START_CODE + nal.len()).min(data.len())
+}
+
+/// Bytes of the start codes that retina writes.
+const START_CODE: usize = 4;
+
+fn with_sets(data: Vec<u8>, delimiter: usize, sets: &[Bytes]) -> Bytes {
+    let more: usize = sets.iter().map(|set| START_CODE + set.len()).sum();
+    let mut unit = Vec::with_capacity(data.len() + more);
+    let (head, rest) = data.split_at(delimiter);
+    unit.extend_from_slice(head);
+    for set in sets {
+        annex_b::push(&mut unit, set);
+    }
+    unit.extend_from_slice(rest);
+    unit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_sets_come_after_the_delimiter() {
+        let sets = [Bytes::from_static(&[0x67, 1]), Bytes::from_static(&[0x68, 2])];
+        let is_delimiter = |head: u8| head & 0x1f == 9;
+        let plain = vec![0, 0, 0, 1, 0x65, 7];
+        assert_eq!(delimiter(&plain, is_delimiter), 0);
+        let expected = [0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 2, 0, 0, 0, 1, 0x65, 7];
+        assert_eq!(with_sets(plain, 0, &sets)[..], expected);
+        let delimited = vec![0, 0, 0, 1, 9, 0xf0, 0, 0, 0, 1, 0x65, 7];
+        let at = delimiter(&delimited, is_delimiter);
+        let expected = [0, 0, 0, 1, 9, 0xf0, 0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 2, 0, 0, 0, 1, 0x65, 7];
+        assert_eq!(with_sets(delimited, at, &sets)[..], expected);
+        assert_eq!(delimiter(&[], is_delimiter), 0);
+    }
+}

@@ -1,0 +1,177 @@
+//! From one camera's configuration to a device on the bus and the tasks that keep it alive.
+
+use super::Source;
+use super::rtsp::{Patience, Rtsp};
+use super::supervisor::{Pace, Supervisor};
+use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream, Want};
+use crate::media::MediaTime;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+/// What [`spawn`] makes a device of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The name in the configuration.
+    pub name: String,
+    /// Where the pictures come from.
+    pub source: Source,
+    /// Connect only while somebody watches.
+    pub on_demand: bool,
+    /// Connections to the device, all streams together; by default one for each stream.
+    pub max_connections: Option<usize>,
+    /// What each stream's cache keeps.
+    pub cache: Limits,
+    /// How long to wait between attempts.
+    pub pace: Pace,
+    /// How long to wait for an RTSP device's answers and media.
+    pub patience: Patience,
+    /// How long a device on demand stays connected after its last viewer left.
+    pub linger: Duration,
+}
+
+impl Plan {
+    /// A plan with the usual times and sizes.
+    pub fn new(name: impl Into<String>, source: Source) -> Self {
+        Self {
+            name: name.into(),
+            source,
+            on_demand: false,
+            max_connections: None,
+            cache: Limits::default(),
+            pace: Pace::default(),
+            patience: Patience::default(),
+            linger: LINGER,
+        }
+    }
+}
+
+/// A device with its tasks. Dropping it cancels them; [`Self::stop`] also waits.
+#[derive(Debug)]
+pub struct Running {
+    device: Arc<Device>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// How long a device may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+impl Running {
+    /// The device on the bus.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Says goodbye to the device and waits for its tasks, 2 s at most. The device stays on the bus.
+    ///
+    /// A connection that the device does not close in time keeps its place in [`Device::upstream`] until it is gone.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(GOODBYE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(device = self.device.name(), "the device did not take the goodbye in time");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Puts a device on the bus and starts its tasks, which end with `cancel`.
+///
+/// `replaces` is the device of the same name from before a change of the configuration: its streams go on, so that
+/// viewers stay, and its connections count until they are closed. [Stop](Running::stop) its tasks first.
+pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel: &CancellationToken) -> Running {
+    let (main, sub): (Rtsp, Option<Rtsp>) = match &plan.source {
+        Source::Rtsp(config) => (
+            Rtsp::main(config, plan.patience),
+            Rtsp::sub(config, plan.patience),
+        ),
+    };
+    let family = plan.source.family();
+    let limit = plan.max_connections.unwrap_or(1 + usize::from(sub.is_some())).max(1);
+    let upstream = match replaces.map(|old| old.upstream()) {
+        Some(old) if old.limit() == limit => old.clone(),
+        _ => Upstream::new(limit),
+    };
+    // With another limit the old connections cannot be counted together with the new ones; they have to go first.
+    let old = replaces.map(|old| old.upstream().clone()).filter(|old| old.limit() != limit);
+    let gone = Arc::new(OnceCell::new());
+
+    let old_streams: Vec<_> = replaces.into_iter().flat_map(|old| old.streams().cloned()).collect();
+    let stream = |path: String| match old_streams.iter().find(|old| old.path() == path) {
+        Some(old) => Arc::clone(old),
+        None => Stream::new(path, plan.cache),
+    };
+    let main_stream = stream(plan.name.clone());
+    let (sub_stream, sub) = match sub {
+        None => (SubStream::None, None),
+        Some(_) if limit == 1 => (SubStream::Main, None),
+        Some(sub) => {
+            let stream = stream(format!("{}/sub", plan.name));
+            (SubStream::Own(Arc::clone(&stream)), Some((sub, stream)))
+        }
+    };
+    let main = main.resuming(newest_dts(&main_stream));
+    let sub = sub.map(|(sub, stream)| (sub.resuming(newest_dts(&stream)), stream));
+    let device = Device::new(DeviceOptions {
+        name: plan.name.clone(),
+        family,
+        main: Arc::clone(&main_stream),
+        sub: sub_stream,
+        upstream,
+    });
+    bus.add(Arc::clone(&device));
+
+    let cancel = cancel.child_token();
+    let tasks = TaskTracker::new();
+    let sessions = std::iter::once((main, main_stream, true)).chain(sub.map(|(sub, stream)| (sub, stream, false)));
+    for (adapter, stream, leads) in sessions {
+        let supervisor = Supervisor {
+            adapter,
+            bus: Arc::clone(bus),
+            device: Arc::clone(&device),
+            stream,
+            leads,
+            on_demand: plan.on_demand.then_some(plan.linger),
+            pace: plan.pace,
+        };
+        let (cancel, old, gone) = (cancel.clone(), old.clone(), Arc::clone(&gone));
+        let span = tracing::info_span!("device", id = %plan.name);
+        tasks.spawn(
+            async move {
+                if let Some(old) = old {
+                    tokio::select! {
+                        // Once for all streams: two that each held some of the permits would wait for ever.
+                        () = async { *gone.get_or_init(|| closed(&old)).await } => {}
+                        () = cancel.cancelled() => return,
+                    }
+                }
+                supervisor.run(cancel).await;
+            }
+            .instrument(span),
+        );
+    }
+    Running { device, cancel, tasks }
+}
+
+/// The largest decode time in the stream's cache from its newest key picture on: nobody has seen more.
+fn newest_dts(stream: &Arc<Stream>) -> Option<MediaTime> {
+    let mut reader = stream.subscribe(Want::All);
+    std::iter::from_fn(|| reader.try_next()).map(|(_, unit)| unit.dts).max()
+}
+
+/// Waits until none of its connections is open: holding all permits at once says so.
+async fn closed(upstream: &Upstream) {
+    let mut permits = Vec::with_capacity(upstream.limit());
+    while permits.len() < upstream.limit() {
+        permits.push(upstream.acquire().await);
+    }
+}

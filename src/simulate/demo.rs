@@ -1,0 +1,177 @@
+//! `fanlight demo`: two simulated cameras and an ordinary configuration file that names them. Whoever runs the gateway
+//! with that file does not know that it is a demo.
+
+use super::rtsp::{Audio, Camera, Clip, Footage, Login, Options, Video};
+use super::{SimulateError, rtsp};
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+/// What a cheap camera allows.
+const MAX_CLIENTS: usize = 3;
+
+/// Two cameras on loopback and the configuration of a gateway in front of them, until it is dropped.
+#[derive(Debug)]
+pub struct Demo {
+    visitors: Camera,
+    street: Camera,
+    rtsp: SocketAddr,
+    http: SocketAddr,
+    config: PathBuf,
+    /// Holds the configuration; removed with the demo.
+    _dir: tempfile::TempDir,
+}
+
+impl Demo {
+    /// Starts the cameras, picks free ports for the gateway (the usual ones if nobody has them) and writes its
+    /// configuration. Blocks for a moment.
+    ///
+    /// # Errors
+    /// What keeps a camera from starting, or a file from being written.
+    pub fn start() -> Result<Self, SimulateError> {
+        let load = |footage| Clip::load(&footage, Video::AsIs, Audio::AsIs);
+        let limited = |clip| Options { max_clients: Some(MAX_CLIENTS), ..Options::new(clip) };
+        let visitors = Camera::start(limited(load(Footage::Visitors)?))?;
+        let street = load(Footage::Street)?;
+        let login = Login { user: "demo".into(), password: "demo".into() };
+        let street = Options { sub: Some(street.clone()), login: Some(login.clone()), ..limited(street) };
+        let street = Camera::start(street)?;
+        let (rtsp, http) = (free_tcp(8554)?, free_tcp(8484)?);
+        let udp = free_udp_pair(8000)?;
+        let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
+        let config = dir.path().join("fanlight.yaml");
+        let text = format!(
+            "\
+# Written by `fanlight demo`; removed when the demo ends. Yours looks the same, with your cameras' addresses.
+http: {{ listen: \"{http}\" }}
+rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
+auth: none                    # everybody on this machine may watch: fine here, not on a network
+cameras:
+  visitors:                   # short form: just the address
+    source: {}
+    max_connections: {MAX_CLIENTS}
+  street:                     # long form: with a sub stream and a login
+    source:
+      rtsp:
+        url: {}
+        sub: {}
+        username: {}
+        password: {}
+    max_connections: {MAX_CLIENTS}
+",
+            udp + 1,
+            visitors.url(),
+            street.url(),
+            street.sub_url().unwrap_or_default(),
+            login.user,
+            login.password,
+        );
+        std::fs::write(&config, text)?;
+        Ok(Self { visitors, street, rtsp, http, config, _dir: dir })
+    }
+
+    /// The configuration file: to be run like any other.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The simulated cameras by their names in the configuration.
+    pub fn cameras(&self) -> [(&'static str, &rtsp::Camera); 2] {
+        [("visitors", &self.visitors), ("street", &self.street)]
+    }
+
+    /// What to open and what to type, for people. True once the gateway is up.
+    pub fn guide(&self) -> String {
+        let base = format!("rtsp://{}", self.rtsp);
+        let mut text = String::from("\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n");
+        let rows = [
+            ("visitors", "people at a table, H.264 with B-frames"),
+            ("street", "cars, H.264 with AAC sound"),
+            ("street/sub", "the same camera's second stream"),
+        ];
+        for (name, about) in rows {
+            let _ = writeln!(text, "  {:<42} {about}", format!("{base}/{name}"));
+        }
+        let _ = write!(
+            text,
+            "
+Watch or look closer:
+  ffplay -rtsp_transport tcp {base}/visitors
+  ffprobe -rtsp_transport tcp {base}/street
+  ffmpeg -rtsp_transport udp -i {base}/street -t 10 -c copy street.mkv
+  gst-launch-1.0 playbin uri={base}/street
+  vlc {base}/visitors                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
+  curl http://{http}/v1/cameras
+
+Any number may watch: each camera sees one connection. Its address, if you want to compare:
+  {}
+  {}  (user demo, password demo)
+Configuration: {}
+Ctrl-C ends the demo.
+",
+            self.visitors.url(),
+            self.street.url(),
+            self.config.display(),
+            http = self.http,
+        );
+        text
+    }
+}
+
+/// `preferred` on loopback if nobody has it, else any free port.
+fn free_tcp(preferred: u16) -> std::io::Result<SocketAddr> {
+    let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    TcpListener::bind((Ipv4Addr::LOCALHOST, preferred)).or_else(|_| any())?.local_addr()
+}
+
+/// An even UDP port whose successor is free too (RFC 3550 section 11): `preferred` or any.
+fn free_udp_pair(preferred: u16) -> std::io::Result<u16> {
+    let pair = |port: u16| {
+        let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+        let port = first.local_addr()?.port();
+        let next = port.checked_add(1).filter(|_| port.is_multiple_of(2));
+        let next = next.ok_or(std::io::ErrorKind::AddrInUse)?;
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, next)).map(|_| port)
+    };
+    pair(preferred).or_else(|mut error| {
+        for _ in 0..64 {
+            match pair(0) {
+                Ok(port) => return Ok(port),
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_an_ordinary_configuration_and_tidies_up() {
+        let demo = Demo::start().unwrap();
+        let text = std::fs::read_to_string(demo.config()).unwrap();
+        for (name, camera) in demo.cameras() {
+            assert!(text.contains(&format!("  {name}:")) && text.contains(&camera.url()), "{text}");
+        }
+        assert!(text.contains(&demo.cameras()[1].1.sub_url().unwrap()));
+        let yaml: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(yaml["cameras"]["street"]["source"]["rtsp"]["username"], "demo");
+        let guide = demo.guide();
+        assert!(guide.contains(&format!("rtsp://{}/street/sub", demo.rtsp)), "{guide}");
+        let path = demo.config().to_owned();
+        drop(demo);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn taken_ports_are_passed_over() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert_ne!(free_tcp(port).unwrap().port(), port);
+        let first = free_udp_pair(0).unwrap();
+        let _held = UdpSocket::bind((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
+        assert_ne!(free_udp_pair(first).unwrap(), first);
+    }
+}
