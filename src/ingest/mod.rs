@@ -3,6 +3,11 @@
 //!
 //! To add a family: a folder with its protocol, its variant in the configuration's list of sources, its arm here.
 
+pub mod rtsp;
+mod source;
+
+pub use source::Source;
+
 use crate::bus::{Device, ReasonCode, Stream};
 use async_trait::async_trait;
 use std::sync::Arc;

@@ -1,0 +1,5 @@
+//! Cameras that speak RTSP.
+
+mod config;
+
+pub use config::{Config, Transport};
