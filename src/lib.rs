@@ -16,7 +16,9 @@
 //! **access unit** is one coded picture or audio frame (ISO/IEC 14496-1); a **random access unit** is where a decoder
 //! may start; a **GOP** runs from one of those to the next.
 
+pub mod access;
 pub mod bus;
+pub mod config;
 pub mod ingest;
 pub mod media;
 pub mod simulate;

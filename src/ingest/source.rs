@@ -1,6 +1,10 @@
-//! What a camera is: its family and how to reach it.
+//! What a camera is: its family and how to reach it, as the configuration says.
+//!
+//! A family is added by its variant and its line in [`FAMILIES`].
 
 use super::rtsp;
+use crate::config::read::{Context, Fields};
+use crate::config::tree::{Node, Value};
 
 /// One camera, one variant a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +13,38 @@ pub enum Source {
     Rtsp(rtsp::Config),
 }
 
+/// How a family is written.
+struct Family {
+    /// The key of the long form.
+    name: &'static str,
+    /// The schemes of the short form.
+    schemes: &'static [&'static str],
+    /// Reads short and long form; `None` where a later version will.
+    read: Option<Reader>,
+}
+
+struct Reader {
+    short: fn(&Context<'_>, &Node) -> Option<Source>,
+    long: fn(Fields<'_, '_>) -> Option<Source>,
+}
+
+const FAMILIES: [Family; 7] = [
+    Family {
+        name: "rtsp",
+        schemes: &["rtsp", "rtsps"],
+        read: Some(Reader {
+            short: |context, node| rtsp::Config::short(context, node).map(Source::Rtsp),
+            long: |fields| rtsp::Config::long(fields).map(Source::Rtsp),
+        }),
+    },
+    Family { name: "onvif", schemes: &["onvif"], read: None },
+    Family { name: "iwfcam", schemes: &["iwfcam"], read: None },
+    Family { name: "mini_doorbell", schemes: &["mini-doorbell"], read: None },
+    Family { name: "push", schemes: &["push"], read: None },
+    Family { name: "http", schemes: &["http", "https"], read: None },
+    Family { name: "comelit", schemes: &["comelit"], read: None },
+];
+
 impl Source {
     /// The family as in YAML and JSON.
     pub fn family(&self) -> &'static str {
@@ -16,4 +52,65 @@ impl Source {
             Self::Rtsp(_) => "rtsp",
         }
     }
+
+    /// Streams that are configured, each of which takes a connection.
+    pub fn streams(&self) -> usize {
+        match self {
+            Self::Rtsp(config) => 1 + usize::from(config.sub.is_some()),
+        }
+    }
+
+    /// Reads `source:`: a URL, or a mapping with the family as its one key. Notes mistakes.
+    pub(crate) fn read(context: &Context<'_>, node: &Node) -> Option<Self> {
+        match &node.value {
+            Value::Text(_) => {
+                let text = context.text(node)?;
+                let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+                let family = FAMILIES
+                    .iter()
+                    .find(|family| scheme.as_deref().is_some_and(|scheme| family.schemes.contains(&scheme)));
+                match family.map(|family| (family.name, &family.read)) {
+                    Some((_, Some(reader))) => return (reader.short)(context, node),
+                    Some((name, None)) => {
+                        context.mistake(node.place, format!("`{name}` cameras are not supported by this version"));
+                    }
+                    None => context.mistake(
+                        node.place,
+                        format!("expected a URL such as rtsp://192.0.2.20/stream, or one of {}", names()),
+                    ),
+                }
+            }
+            Value::Map(map) => {
+                let [(key, value)] = map.as_slice() else {
+                    context.hide(node);
+                    context.mistake(node.place, format!("expected one key, the family: one of {}", names()));
+                    return None;
+                };
+                let name = match &key.value {
+                    Value::Text(name) => name.as_str(),
+                    _ => "",
+                };
+                match FAMILIES.iter().find(|family| family.name == name).map(|family| &family.read) {
+                    Some(Some(reader)) => return (reader.long)(Fields::of(context, value)?),
+                    Some(None) => {
+                        context.hide(value);
+                        context.mistake(key.place, format!("`{name}` cameras are not supported by this version"));
+                    }
+                    None => {
+                        context.hide(value);
+                        let name = context.quote(key);
+                        context.mistake(key.place, format!("unknown family {name}, expected one of {}", names()));
+                    }
+                }
+            }
+            _ => context.mistake(node.place, format!("expected a URL or a family, found {}", node.kind())),
+        }
+        None
+    }
+}
+
+/// The families that can be used.
+fn names() -> String {
+    let names: Vec<&str> = FAMILIES.iter().filter(|family| family.read.is_some()).map(|family| family.name).collect();
+    names.join(", ")
 }

@@ -1,0 +1,3 @@
+//! Who may: users, passwords, stream keys, limits.
+
+pub mod password;

@@ -1,0 +1,216 @@
+//! The configuration file: YAML to types. Every mistake is shown at `FILE:LINE:COLUMN`, all of them at once.
+//!
+//! A file is read into a [tree] with places, then section by section into the types here. A new key is one line where
+//! its section is read: whatever nobody asks for is an unknown field. The sources of cameras are read by
+//! [`ingest`](crate::ingest), each family its own.
+//!
+//! `${NAME}` in any text comes from the environment and never changes the structure; `$${` is a literal `${`. Any
+//! secret `x` may be `x_file: PATH`. Relative paths start at the configuration file.
+
+mod mask;
+mod mistakes;
+pub(crate) mod read;
+mod secret;
+mod sections;
+pub(crate) mod tree;
+mod values;
+
+pub use mistakes::{Mistake, Mistakes};
+pub use secret::Secret;
+pub use values::{Host, Listen, Network, UdpPorts, duration, size};
+
+pub(crate) use mask::hide_in_url;
+
+use crate::ingest::Source;
+use read::{Context, Environment, Fields};
+use std::io::Read as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use tree::{Node, Place};
+
+/// No configuration is larger, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+/// Where a configuration is looked for, in this order.
+const SEARCHED: [&str; 2] = ["fanlight.yaml", "/etc/fanlight/fanlight.yaml"];
+
+/// Everything that a configuration file says, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Pages and API.
+    pub http: Http,
+    /// The RTSP server.
+    pub rtsp: Rtsp,
+    /// Whether users are asked for.
+    pub auth: Auth,
+    /// Who may, in the order of the file.
+    pub users: Vec<User>,
+    /// What is kept on disk.
+    pub store: Store,
+    /// In the order of the file.
+    pub cameras: Vec<Camera>,
+    /// What is doubtful but no mistake; each is worth a line in the log.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Default for Config {
+    /// What holds without a configuration file: no cameras, no users.
+    fn default() -> Self {
+        Self {
+            http: Http {
+                listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8484)],
+                allow_origins: Vec::new(),
+                trusted_proxies: Vec::new(),
+                hosts: Vec::new(),
+            },
+            rtsp: Rtsp {
+                listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8554)],
+                udp_ports: UdpPorts::Pair(8000),
+            },
+            auth: Auth::Users,
+            users: Vec::new(),
+            store: Store { path: PathBuf::from("data") },
+            cameras: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// `http:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where pages and API listen. Needs a restart when changed.
+    pub listen: Vec<Listen>,
+    /// Origins other than our own that may use the API, as browsers send them: `https://home.example:8123`.
+    pub allow_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Host names under which we may be called besides addresses and `localhost`, lower case; empty means any.
+    pub hosts: Vec<String>,
+}
+
+/// `rtsp:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rtsp {
+    /// Where the RTSP server listens. Needs a restart when changed.
+    pub listen: Vec<Listen>,
+    /// The one pair of ports for all viewers over UDP.
+    pub udp_ports: UdpPorts,
+}
+
+/// `auth:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// The users of `users:`; without any, this machine only.
+    Users,
+    /// Everything is open to everybody.
+    None,
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Sees, and gives commands.
+    Admin,
+    /// Sees.
+    Viewer,
+}
+
+impl Role {
+    /// The name in YAML and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+/// One entry of `users:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// argon2id in PHC form; without one there is no login over HTTP.
+    pub password_hash: Option<Secret>,
+    /// The password in stream URLs; without one there is no RTSP.
+    pub stream_key: Option<Secret>,
+}
+
+/// `store:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The state directory. Needs a restart when changed.
+    pub path: PathBuf,
+}
+
+/// One entry of `cameras:`. Two are equal if a reload need not touch the camera.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Camera {
+    /// Also RTSP path and web address: `a-z 0-9 _ -`.
+    pub name: String,
+    /// What it is and how to reach it.
+    pub source: Source,
+    /// Connect only while somebody watches.
+    pub on_demand: bool,
+    /// Connections to the device at the same time, all streams together. At least 1.
+    pub max_connections: usize,
+}
+
+/// The file to read: the one named on the command line, else the first that exists of `./fanlight.yaml` and
+/// `/etc/fanlight/fanlight.yaml`. With `None` there are no cameras: [`Config::default`].
+pub fn find(named: Option<&Path>) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(path.to_owned()),
+        None => SEARCHED.iter().map(PathBuf::from).find(|path| path.exists()),
+    }
+}
+
+/// Reads a configuration file, and the files and environment variables it names.
+///
+/// # Errors
+/// All mistakes, each with its place.
+pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    let name = path.display().to_string();
+    let fail = |words: String| Mistakes {
+        file: name.clone(),
+        list: mistakes::show("", vec![(Place::START, words)], Vec::new()),
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(fail("is larger than 1 MiB".into()));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let place = Place {
+            line: good.iter().filter(|byte| **byte == b'\n').count() + 1,
+            column: String::from_utf8_lossy(good).lines().last().map_or(0, |line| line.chars().count()) + 1,
+        };
+        Mistakes { file: name.clone(), list: mistakes::show("", vec![(place, "is no UTF-8 text".into())], Vec::new()) }
+    })?;
+    parse(&name, &text, path.parent().unwrap_or(Path::new("")), &|name| std::env::var(name).ok())
+}
+
+/// Reads the text of a configuration file named `file`, whose relative paths start at `base`.
+pub(crate) fn parse(file: &str, text: &str, base: &Path, environment: Environment<'_>) -> Result<Config, Mistakes> {
+    let fail = |list| Mistakes { file: file.to_owned(), list };
+    let root = Node::parse(text).map_err(|mistake| fail(mistakes::show(text, vec![mistake], Vec::new())))?;
+    let context = Context::new(base, environment);
+    let config = Fields::of(&context, &root).map(sections::read);
+    let found = context.found();
+    match config {
+        Some(mut config) if found.mistakes.is_empty() => {
+            config.warnings = mistakes::show(text, found.warnings, found.hidden);
+            Ok(config)
+        }
+        _ => Err(fail(mistakes::show(text, found.mistakes, found.hidden))),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,240 @@
+//! The sections of the file, one function each.
+
+use super::read::Fields;
+use super::tree::{Node, Place, Value};
+use super::values::{Listen, Network, UdpPorts, wrong_name};
+use super::{Auth, Camera, Config, Http, Role, Rtsp, Store, User};
+use crate::access::password;
+use crate::ingest::Source;
+
+/// Sections that later versions will know.
+const LATER: [&str; 9] = ["https", "rtsps", "webrtc", "mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
+/// A stream key is the only secret between a guest in the network and the cameras.
+const MIN_STREAM_KEY: usize = 12;
+/// Cameras for the home serve fewer clients than this.
+const MANY_CONNECTIONS: usize = 8;
+
+/// The whole file.
+pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
+    let default = Config::default();
+    let mut taken = Vec::new();
+    let config = Config {
+        http: http(&mut fields, default.http, &mut taken),
+        rtsp: rtsp(&mut fields, default.rtsp, &mut taken),
+        users: users(&mut fields),
+        auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
+        store: store(&mut fields),
+        cameras: cameras(&mut fields),
+        warnings: Vec::new(),
+    };
+    fields.later(&LATER);
+    fields.finish();
+    config
+}
+
+/// A mapping under a key, or `None` where it is absent or no mapping.
+fn section<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
+    let node = fields.take(name)?;
+    Fields::of(fields.context, node)
+}
+
+/// Addresses bound so far, with the key that set them.
+type Taken = Vec<(Listen, &'static str)>;
+
+fn listen(fields: &mut Fields<'_, '_>, key: &'static str, default: Vec<Listen>, taken: &mut Taken) -> Vec<Listen> {
+    let context = fields.context;
+    let found: Vec<(Option<Place>, Listen)> = match fields.take("listen") {
+        None => default.into_iter().map(|listen| (None, listen)).collect(),
+        Some(node) => {
+            let nodes = context.list(node);
+            if nodes.is_empty() {
+                context.mistake(node.place, "expected at least one address");
+            }
+            let expected = "an address such as 0.0.0.0:8554, [::]:8554 or localhost:8554";
+            let read = |node: &Node| Some((Some(node.place), context.parsed(node, expected, Listen::parse)?));
+            nodes.iter().filter_map(read).collect()
+        }
+    };
+    let mut all = Vec::new();
+    for (place, listen) in found {
+        if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(&listen)) {
+            let port = listen.port;
+            context.mistake(place.unwrap_or(fields.place), format!("port {port} is already used by `{other}`"));
+        }
+        taken.push((listen.clone(), key));
+        all.push(listen);
+    }
+    all
+}
+
+fn http(fields: &mut Fields<'_, '_>, default: Http, taken: &mut Taken) -> Http {
+    let Some(mut fields) = section(fields, "http") else {
+        taken.extend(default.listen.iter().map(|listen| (listen.clone(), "http.listen")));
+        return default;
+    };
+    let context = fields.context;
+    let each = |fields: &mut Fields<'_, '_>, key: &str, expected: &str, check: fn(&str) -> bool| -> Vec<String> {
+        let nodes = fields.take(key).map(|node| context.list(node)).unwrap_or_default();
+        let read = |node| context.parsed(node, expected, |text| check(text).then(|| text.to_ascii_lowercase()));
+        nodes.iter().filter_map(read).collect()
+    };
+    let http = Http {
+        listen: listen(&mut fields, "http.listen", default.listen, taken),
+        allow_origins: each(&mut fields, "allow_origins", "an origin such as https://home.example:8123", is_origin),
+        trusted_proxies: {
+            let nodes = fields.take("trusted_proxies").map(|node| context.list(node)).unwrap_or_default();
+            let expected = "an address or network such as 192.0.2.1 or 192.0.2.0/24";
+            nodes.iter().filter_map(|node| context.parsed(node, expected, Network::parse)).collect()
+        },
+        hosts: each(&mut fields, "hosts", "a host name without port", is_host),
+    };
+    fields.finish();
+    http
+}
+
+fn is_origin(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text.to_ascii_lowercase()
+    })
+}
+
+fn is_host(text: &str) -> bool {
+    !text.contains(':') && Listen::parse(&format!("{text}:1")).is_some()
+}
+
+fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
+    let outer = fields.place;
+    let mut inner = section(fields, "rtsp");
+    let Some(fields) = inner.as_mut() else {
+        for listen in &default.listen {
+            if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
+                let port = listen.port;
+                fields.context.mistake(outer, format!("port {port} of `{other}` is the default of `rtsp.listen`"));
+            }
+        }
+        return default;
+    };
+    let listen = listen(fields, "rtsp.listen", default.listen, taken);
+    let context = fields.context;
+    let expected = "a pair of ports, the first one even, such as 8000-8001, or off";
+    let ports = fields.take("udp_ports").and_then(|node| context.parsed(node, expected, UdpPorts::parse));
+    if let Some(fields) = inner {
+        fields.finish();
+    }
+    Rtsp { listen, udp_ports: ports.unwrap_or(default.udp_ports) }
+}
+
+fn store(fields: &mut Fields<'_, '_>) -> Store {
+    let context = fields.context;
+    let mut path = None;
+    if let Some(mut fields) = section(fields, "store") {
+        path = fields.take("path").and_then(|node| context.path(node));
+        fields.later(&["keep", "max_size", "upload"]);
+        fields.finish();
+    }
+    Store { path: path.unwrap_or_else(|| context.relative("data")) }
+}
+
+fn users(fields: &mut Fields<'_, '_>) -> Vec<User> {
+    let context = fields.context;
+    let Some(node) = fields.take("users") else { return Vec::new() };
+    let Value::List(list) = &node.value else {
+        context.hide(node);
+        context.mistake(node.place, format!("expected a list (`- name: …`), found {}", node.kind()));
+        return Vec::new();
+    };
+    let mut users: Vec<User> = Vec::new();
+    for node in list {
+        let Some(fields) = Fields::of(context, node) else {
+            context.hide(node);
+            continue;
+        };
+        let Some(user) = user(fields, &users) else { continue };
+        users.push(user);
+    }
+    users
+}
+
+fn user(mut fields: Fields<'_, '_>, others: &[User]) -> Option<User> {
+    let context = fields.context;
+    let expected = "a user name of at most 64 letters, digits and . _ - @";
+    let name = fields.required("name").and_then(|node| {
+        let name = context.parsed(node, expected, |text| password::is_user_name(text).then(|| text.to_owned()))?;
+        if others.iter().any(|other| other.name == name) {
+            context.mistake(node.place, format!("there is already a user {}", context.quote(node)));
+        }
+        Some(name)
+    });
+    let role = fields.word("role", &[("admin", Role::Admin), ("viewer", Role::Viewer)]);
+    let hash = fields.secret("password_hash");
+    if let Some((place, hash)) = &hash
+        && let Err(error) = password::check_hash(hash.reveal())
+    {
+        context.mistake(*place, format!("`password_hash` {error}; `fanlight password` makes one"));
+    }
+    let key = fields.secret("stream_key");
+    if let Some((place, key)) = &key {
+        let key = key.reveal();
+        if key.chars().count() < MIN_STREAM_KEY {
+            let words =
+                format!("`stream_key` has fewer than {MIN_STREAM_KEY} characters; `fanlight password` makes one");
+            context.mistake(*place, words);
+        } else if !key.chars().all(|c| c.is_ascii_graphic()) {
+            context.mistake(*place, "`stream_key` may hold only ASCII letters, digits and signs");
+        }
+    }
+    let place = fields.place;
+    let forgotten = !fields.has("password_hash") && !fields.has("stream_key");
+    fields.finish();
+    if forgotten {
+        context
+            .mistake(place, "a user needs `password_hash`, `stream_key` or both; `fanlight password NAME` makes them");
+    }
+    let secret = |found: Option<(Place, super::Secret)>| found.map(|(_, secret)| secret);
+    Some(User { name: name?, role: role.unwrap_or(Role::Viewer), password_hash: secret(hash), stream_key: secret(key) })
+}
+
+fn cameras(fields: &mut Fields<'_, '_>) -> Vec<Camera> {
+    let context = fields.context;
+    // Outlets will share the names.
+    let Some(mut fields) = section(fields, "cameras") else { return Vec::new() };
+    let mut cameras = Vec::new();
+    for (name, key, node) in fields.rest() {
+        if let Some(words) = wrong_name(&name) {
+            context.mistake(key.place, words);
+        }
+        if matches!(node.value, Value::Null) {
+            context.mistake(key.place, "`source` is missing");
+            continue;
+        }
+        cameras.extend(Fields::of(context, node).and_then(|fields| camera(name, key.place, fields)));
+    }
+    cameras
+}
+
+fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Camera> {
+    let context = fields.context;
+    // A missing source is a mistake of the camera, named where its name is.
+    fields.place = place;
+    let source = fields.required("source").and_then(|node| Source::read(context, node));
+    let on_demand = fields.flag("on_demand").unwrap_or(false);
+    let connections = fields.whole("max_connections", 1..=64).and_then(|number| usize::try_from(number).ok());
+    let at = fields.take("max_connections").map_or(place, |node| node.place);
+    fields.later(&["rotate", "rotate_encoded"]);
+    fields.finish();
+    let source = source?;
+    let streams = source.streams();
+    if let Some(connections) = connections {
+        if connections > MANY_CONNECTIONS {
+            context.warn(
+                at,
+                format!(
+                    "few cameras serve {connections} clients at once; `max_connections` is for all streams together"
+                ),
+            );
+        } else if connections < streams {
+            context.warn(at, "`sub` is never opened with this few connections: viewers of it get the main stream");
+        }
+    }
+    Some(Camera { name, source, on_demand, max_connections: connections.unwrap_or(streams) })
+}
