@@ -172,41 +172,66 @@ pub fn find(named: Option<&Path>) -> Option<PathBuf> {
 /// # Errors
 /// All mistakes, each with its place.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
-    let name = path.display().to_string();
-    let fail = |words: String| Mistakes {
-        file: name.clone(),
-        list: mistakes::show("", vec![(Place::START, words)], Vec::new()),
+    let (name, text) = read_file(path)?;
+    parse(&name, &text, path.parent().unwrap_or(Path::new("")), &|name| std::env::var(name).ok())
+}
+
+/// Reads a file that holds nothing but `users:`, at least one.
+///
+/// # Errors
+/// All mistakes, each with its place.
+pub(crate) fn load_users(path: &Path) -> Result<Vec<User>, Mistakes> {
+    let (name, text) = read_file(path)?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    parse_with(&name, &text, base, &|name| std::env::var(name).ok(), sections::only_users).map(|(users, _)| users)
+}
+
+/// The name and the text of a file.
+fn read_file(path: &Path) -> Result<(String, String), Mistakes> {
+    let file = path.display().to_string();
+    let fail = |place, words: String| {
+        let list = mistakes::show("", vec![(place, words)], Vec::new());
+        Mistakes { file: file.clone(), list }
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| fail(format!("cannot be read: {error}")))?;
+        .map_err(|error| fail(Place::START, format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(fail("is larger than 1 MiB".into()));
+        return Err(fail(Place::START, "is larger than 1 MiB".into()));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let place = Place {
-            line: good.iter().filter(|byte| **byte == b'\n').count() + 1,
-            column: String::from_utf8_lossy(good).lines().last().map_or(0, |line| line.chars().count()) + 1,
-        };
-        Mistakes { file: name.clone(), list: mistakes::show("", vec![(place, "is no UTF-8 text".into())], Vec::new()) }
+        let good = String::from_utf8_lossy(good);
+        let (before, line) = good.rsplit_once('\n').map_or(("", &*good), |(before, line)| (before, line));
+        let lines = before.matches('\n').count() + usize::from(line.len() < good.len());
+        fail(Place { line: lines + 1, column: line.chars().count() + 1 }, "is no UTF-8 text".into())
     })?;
-    parse(&name, &text, path.parent().unwrap_or(Path::new("")), &|name| std::env::var(name).ok())
+    Ok((file, text))
 }
 
 /// Reads the text of a configuration file named `file`, whose relative paths start at `base`.
 pub(crate) fn parse(file: &str, text: &str, base: &Path, environment: Environment<'_>) -> Result<Config, Mistakes> {
+    let (mut config, warnings) = parse_with(file, text, base, environment, sections::read)?;
+    config.warnings = warnings;
+    Ok(config)
+}
+
+/// Reads the text of a file with `read`; also gives the warnings.
+fn parse_with<T>(
+    file: &str,
+    text: &str,
+    base: &Path,
+    environment: Environment<'_>,
+    read: impl Fn(Fields<'_, '_>) -> T,
+) -> Result<(T, Vec<Mistake>), Mistakes> {
     let fail = |list| Mistakes { file: file.to_owned(), list };
     let root = Node::parse(text).map_err(|mistake| fail(mistakes::show(text, vec![mistake], Vec::new())))?;
     let context = Context::new(base, environment);
-    let config = Fields::of(&context, &root).map(sections::read);
+    let value = Fields::of(&context, &root).map(read);
     let found = context.found();
-    match config {
-        Some(mut config) if found.mistakes.is_empty() => {
-            config.warnings = mistakes::show(text, found.warnings, found.hidden);
-            Ok(config)
-        }
+    match value {
+        Some(value) if found.mistakes.is_empty() => Ok((value, mistakes::show(text, found.warnings, found.hidden))),
         _ => Err(fail(mistakes::show(text, found.mistakes, found.hidden))),
     }
 }

@@ -32,6 +32,14 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
     config
 }
 
+/// A file of users only.
+pub(crate) fn only_users(mut fields: Fields<'_, '_>) -> Vec<User> {
+    fields.required("users");
+    let users = users(&mut fields);
+    fields.finish();
+    users
+}
+
 /// A mapping under a key, or `None` where it is absent or no mapping.
 fn section<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
     let node = fields.take(name)?;
