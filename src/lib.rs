@@ -21,4 +21,5 @@ pub mod bus;
 pub mod config;
 pub mod ingest;
 pub mod media;
+pub mod republish;
 pub mod simulate;
