@@ -24,6 +24,7 @@ pub use serve::{Limits, serve};
 use super::health::Health;
 use crate::access::Access;
 use crate::bus::Bus;
+use crate::config;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -50,19 +51,7 @@ pub struct HttpState {
     /// The addresses where RTSP is really served, for the URLs that we give; empty if it is not.
     pub rtsp: Arc<[SocketAddr]>,
     /// From the configuration.
-    pub options: Arc<HttpOptions>,
-}
-
-/// The part of the configuration that concerns HTTP, but for the addresses.
-#[derive(Clone, Debug, Default)]
-pub struct HttpOptions {
-    /// Origins whose pages may use us as our own may, as `https://ha.example.net`; `*` is any.
-    pub allow_origins: Vec<String>,
-    /// Reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Host` count.
-    pub trusted_proxies: Vec<IpAddr>,
-    /// Host names that we answer to, beside addresses and names of the local network, in lower case. If there are any,
-    /// other names are refused; without users they are refused anyway.
-    pub hosts: Vec<String>,
+    pub options: Arc<config::Http>,
 }
 
 /// The address at the other end of the connection, a request extension that [`serve`] sets.
@@ -71,7 +60,21 @@ pub struct Peer(pub SocketAddr);
 
 impl HttpState {
     fn trusts(&self, peer: IpAddr) -> bool {
-        self.options.trusted_proxies.contains(&peer.to_canonical())
+        self.options.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+}
+
+/// What is served: replaced as a whole when the configuration is read again.
+#[derive(Clone, Debug)]
+pub struct Site {
+    router: Router,
+    state: HttpState,
+}
+
+impl Site {
+    /// The site that follows from that state.
+    pub fn new(state: HttpState) -> Self {
+        Self { router: router(state.clone()), state }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections: accepted, bounded, and closed in time.
 
-use super::Peer;
-use axum::Router;
+use super::{Peer, Site};
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,25 +20,17 @@ use tower::ServiceExt;
 pub struct Limits {
     /// Connections open at once, of this listener.
     pub connections: usize,
-    /// Connections open at once from one address, unless it is a trusted proxy.
+    /// Connections open at once from one address, unless that is a trusted proxy.
     pub per_address: usize,
     /// How long a request's head may take, and a connection may stay idle.
     pub head_time: Duration,
     /// How long requests on their way may go on after the program was asked to end.
     pub grace: Duration,
-    /// Reverse proxies, which the limit per address does not concern.
-    pub trusted_proxies: Vec<IpAddr>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections: 512,
-            per_address: 96,
-            head_time: Duration::from_secs(15),
-            grace: Duration::from_secs(1),
-            trusted_proxies: Vec::new(),
-        }
+        Self { connections: 512, per_address: 96, head_time: Duration::from_secs(15), grace: Duration::from_secs(1) }
     }
 }
 
@@ -79,7 +71,7 @@ impl Drop for Counted {
 /// the grace. Connections are tasks of `tasks`.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    site: Arc<ArcSwap<Site>>,
     limits: Limits,
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -102,13 +94,13 @@ pub async fn serve(
             }
         };
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let most = if limits.trusted_proxies.contains(&peer.ip()) { usize::MAX } else { limits.per_address };
+        let most = if site.load().state.trusts(peer.ip()) { usize::MAX } else { limits.per_address };
         let (Ok(permit), Some(counted)) = (Arc::clone(&free).try_acquire_owned(), addresses.count(peer.ip(), most))
         else {
             tracing::debug!(%peer, "too many connections; closed");
             continue;
         };
-        let connection = connection(stream, peer, router.clone(), limits.clone(), cancel.clone());
+        let connection = connection(stream, peer, Arc::clone(&site), limits.clone(), cancel.clone());
         tasks.spawn(async move {
             connection.await;
             drop((permit, counted));
@@ -116,12 +108,18 @@ pub async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, limits: Limits, cancel: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    site: Arc<ArcSwap<Site>>,
+    limits: Limits,
+    cancel: CancellationToken,
+) {
     // Answers are small and written whole.
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        router.clone().oneshot(request.map(Body::new))
+        site.load().router.clone().oneshot(request.map(Body::new))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -148,6 +146,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, limits:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Running {
@@ -164,7 +163,8 @@ mod tests {
         let router = Router::new()
             .route("/", axum::routing::get(|| async { "hello" }))
             .route("/hang", axum::routing::get(hanging));
-        tasks.spawn(serve(listener, router, limits, cancel.clone(), tasks.clone()));
+        let site = Arc::new(ArcSwap::from_pointee(Site { router, state: crate::republish::http::tests::state() }));
+        tasks.spawn(serve(listener, site, limits, cancel.clone(), tasks.clone()));
         Running { address, cancel, tasks }
     }
 

@@ -45,12 +45,21 @@ fn online(name: &str) -> Arc<Device> {
     device
 }
 
+fn options() -> config::Http {
+    config::Config::default().http
+}
+
+/// The state of a gateway with one camera and two users.
+pub(super) fn state() -> HttpState {
+    gateway().state
+}
+
 struct Gateway {
     state: HttpState,
     router: Router,
 }
 
-fn gateway_with(options: HttpOptions, access: Access) -> Gateway {
+fn gateway_with(options: config::Http, access: Access) -> Gateway {
     let bus = Bus::new();
     bus.add(online("front"));
     let health = Arc::new(Health::default());
@@ -61,7 +70,7 @@ fn gateway_with(options: HttpOptions, access: Access) -> Gateway {
 }
 
 fn gateway() -> Gateway {
-    gateway_with(HttpOptions::default(), testing::users())
+    gateway_with(options(), testing::users())
 }
 
 struct Answer {
@@ -285,7 +294,7 @@ async fn what_became_of_a_command_is_told() {
 
 #[tokio::test]
 async fn other_origins_get_nothing_unless_listed() {
-    let listed = HttpOptions { allow_origins: vec!["https://ha.example.net".into()], ..HttpOptions::default() };
+    let listed = config::Http { allow_origins: vec!["https://ha.example.net".into()], ..options() };
     let gateway = gateway_with(listed, testing::users());
     offer(&gateway.front(), Ok(()));
     let admin = ("authorization", testing::ADMIN);
@@ -315,10 +324,10 @@ async fn other_origins_get_nothing_unless_listed() {
 #[tokio::test]
 async fn a_page_that_points_its_name_here_gets_nothing() {
     let open = || testing::open();
-    let gateway = gateway_with(HttpOptions::default(), open());
+    let gateway = gateway_with(options(), open());
     assert_eq!(gateway.ask("GET", "/v1/cameras", &[("host", "localhost:8484")]).await.status, 200);
     gateway.ask("GET", "/v1/cameras", &[("host", "evil.example")]).await.problem(421);
-    let hosts = HttpOptions { hosts: vec!["fan.example.net".into()], ..HttpOptions::default() };
+    let hosts = config::Http { hosts: vec!["fan.example.net".into()], ..options() };
     let gateway = gateway_with(hosts, open());
     assert_eq!(gateway.ask("GET", "/v1/cameras", &[("host", "Fan.Example.net")]).await.status, 200);
     gateway.ask("GET", "/v1/cameras", &[("host", "evil.example")]).await.problem(421);
