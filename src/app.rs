@@ -1,6 +1,7 @@
 //! Joins the parts as the configuration says: devices, the bus, republishers; starts, changes and ends them in order.
 
 mod cameras;
+pub mod healthcheck;
 mod listen;
 mod ports_file;
 
