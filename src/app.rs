@@ -9,7 +9,7 @@ pub use listen::PortError;
 
 use crate::access::Access;
 use crate::bus::Bus;
-use crate::config::{Auth, Config, Listen, Mistakes};
+use crate::config::{Auth, Config, Listen, UdpPorts};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
@@ -26,8 +26,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long what is left may take to end after the devices are closed.
-const REST: Duration = Duration::from_millis(500);
 /// How long viewers may take to be told goodbye.
 const VIEWERS: Duration = Duration::from_millis(1500);
 
@@ -49,8 +47,8 @@ pub struct Addresses {
     pub http: Vec<SocketAddr>,
     /// RTSP.
     pub rtsp: Vec<SocketAddr>,
-    /// RTP and RTCP over UDP.
-    pub rtsp_udp: Vec<SocketAddr>,
+    /// The ports of RTP and RTCP over UDP, one pair for each address that RTSP is served at.
+    pub rtsp_udp_ports: Vec<(u16, u16)>,
 }
 
 /// Why the program cannot start.
@@ -72,20 +70,17 @@ pub enum StartError {
 /// The running program.
 #[derive(Debug)]
 pub struct App {
-    bus: Arc<Bus>,
-    access: Arc<Access>,
-    health: Arc<Health>,
     config: Config,
     cameras: Cameras,
     state: HttpState,
     site: Arc<ArcSwap<Site>>,
-    rtsp: rtsp::Server,
     addresses: Addresses,
-    /// Cancelled to end what serves viewers over HTTP.
-    web: CancellationToken,
+    /// Cancelled to stop listening and to end viewers.
+    viewers: CancellationToken,
     /// Cancelled to end everything.
     root: CancellationToken,
-    tasks: TaskTracker,
+    /// What serves viewers.
+    serving: TaskTracker,
 }
 
 impl App {
@@ -94,28 +89,32 @@ impl App {
     /// # Errors
     /// [`StartError`] if a port or the ports file is not to be had; nothing runs then.
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
         let root = CancellationToken::new();
-        let tasks = TaskTracker::new();
         let bus = Bus::new();
-        let access = Arc::new(Access::new(&config));
+        let access = Arc::new(Access::new(config.auth, config.users.clone()));
         let health = Arc::new(Health::default());
 
         let web_listeners = listen::bind("http: listen", &effective(&config, &config.http.listen)).await?;
-        let rtsp_listeners = listen::bind("rtsp: listen", &effective(&config, &config.rtsp.listen)).await?;
+        let rtsp_addresses = listen::resolve("rtsp: listen", &effective(&config, &config.rtsp.listen)).await?;
+        let udp_ports = match config.rtsp.udp_ports {
+            UdpPorts::Off => None,
+            UdpPorts::Any => Some((0, 0)),
+            UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
+        };
+        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp::Options::default()).map_err(|error| {
+            let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
+            PortError::new(key, error.address, error.source)
+        })?;
         let addresses = Addresses {
             http: listen::addresses(&web_listeners),
-            rtsp: listen::addresses(&rtsp_listeners),
-            rtsp_udp: Vec::new(),
+            rtsp: rtsp.local_addrs(),
+            rtsp_udp_ports: rtsp.udp_ports(),
         };
-        let rtsp = rtsp::Server::bind(rtsp_listeners, config.rtsp.udp_ports, Arc::clone(&bus), Arc::clone(&access))?;
         if let Some(path) = &options.ports_file {
             let failed = |source| StartError::PortsFile { path: path.clone(), source };
             ports_file::write(path, &addresses).map_err(failed)?;
         }
-        if is_closed(&config) {
+        if access.loopback_only() {
             tracing::warn!(
                 "there are no users, so pages, API and RTSP are on this machine only: `fanlight password admin` \
                  prints a line for `users:` that opens them to the network, `auth: none` opens them to everybody"
@@ -130,21 +129,30 @@ impl App {
             access: Arc::clone(&access),
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
+            rtsp_statistics: rtsp.statistics(),
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));
-        let web = root.child_token();
-        let guards: Vec<_> = addresses.http.iter().map(|address| health.listener("http", *address)).collect();
-        for (listener, guard) in web_listeners.into_iter().zip(guards) {
-            let serve =
-                http::serve(listener, Arc::clone(&site), http::Limits::default(), web.clone(), tasks.clone());
-            tasks.spawn(async move {
+        let viewers = root.child_token();
+        let serving = TaskTracker::new();
+        // All are registered before the first is served, so that nobody is told "ready" too early.
+        let rtsp_up: Vec<_> = addresses.rtsp.iter().map(|address| health.listener("rtsp", *address)).collect();
+        let http_up: Vec<_> = addresses.http.iter().map(|address| health.listener("http", *address)).collect();
+        let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
+        serving.spawn(async move {
+            serve.await;
+            drop(rtsp_up);
+        });
+        for (listener, up) in web_listeners.into_iter().zip(http_up) {
+            let limits = http::Limits::default();
+            let serve = http::serve(listener, Arc::clone(&site), limits, viewers.clone(), serving.clone());
+            serving.spawn(async move {
                 serve.await;
-                drop(guard);
+                drop(up);
             });
         }
         tracing::info!(http = ?addresses.http, rtsp = ?addresses.rtsp, cameras = config.cameras.len(), "started");
-        Ok(Self { bus, access, health, config, cameras, state, site, rtsp, addresses, web, root, tasks })
+        Ok(Self { config, cameras, state, site, addresses, viewers, root, serving })
     }
 
     /// The addresses really bound.
@@ -154,50 +162,37 @@ impl App {
 
     /// The devices.
     pub fn bus(&self) -> &Arc<Bus> {
-        &self.bus
+        &self.state.bus
     }
 
-    /// Goes over to the configuration as read again. With mistakes nothing changes, and all are logged.
-    pub async fn reload(&mut self, config: Result<Config, Mistakes>) {
-        let config = match config {
-            Ok(config) => config,
-            Err(mistakes) => {
-                for mistake in &mistakes.list {
-                    tracing::error!("{}: {mistake}", mistakes.file);
-                }
-                tracing::error!("the configuration has mistakes, so nothing was changed");
-                self.health.set_config_ok(false);
-                return;
-            }
-        };
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
+    /// Notes that the configuration, read again, cannot be used: nothing changes but `fanlight_config_ok`.
+    pub fn keep(&self) {
+        self.state.health.set_config_ok(false);
+    }
+
+    /// Goes over to the configuration as read again.
+    pub async fn reload(&mut self, config: Config) {
         for key in needs_restart(&self.config, &config) {
             tracing::warn!("`{key}` has changed; that takes effect after a restart");
         }
-        self.access.reload(&config);
+        self.state.access.replace(config.auth, config.users.clone());
         let state = HttpState { options: Arc::new(config.http.clone()), ..self.state.clone() };
         self.site.store(Arc::new(Site::new(state)));
         self.cameras.become_those(&config.cameras).await;
-        self.health.set_config_ok(true);
+        self.state.health.set_config_ok(true);
         self.config = config;
         tracing::info!(cameras = self.config.cameras.len(), "the configuration was read again");
     }
 
     /// Ends everything in order: listening, viewers, devices; within 5 s.
     pub async fn stop(self) {
-        let Self { cameras, rtsp, web, root, tasks, .. } = self;
-        web.cancel();
-        if tokio::time::timeout(VIEWERS, rtsp.stop()).await.is_err() {
-            tracing::warn!("some viewers did not take the goodbye in time");
+        self.viewers.cancel();
+        self.serving.close();
+        if tokio::time::timeout(VIEWERS, self.serving.wait()).await.is_err() {
+            tracing::warn!(left = self.serving.len(), "some viewers did not take the goodbye in time");
         }
-        cameras.stop().await;
-        root.cancel();
-        tasks.close();
-        if tokio::time::timeout(REST, tasks.wait()).await.is_err() {
-            tracing::warn!(left = tasks.len(), "some tasks did not end in time");
-        }
+        self.cameras.stop().await;
+        self.root.cancel();
         tracing::info!("stopped");
     }
 }

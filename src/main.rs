@@ -2,13 +2,15 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use fanlight::access::password;
+use fanlight::access::{self, Auth, Role, password};
 use fanlight::app::{App, Options, StartError, healthcheck};
-use fanlight::config::{self, Config, Mistakes, Role};
+use fanlight::config::{self, Config};
+use fanlight::simulate::{self, demo::Demo};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Self-hosted gateway for doorbells and cameras: opens each device once, gives its picture to everyone.
@@ -33,18 +35,16 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or Ctrl-C; SIGHUP reads the configuration again.
-    Run {
-        #[command(flatten)]
-        config: ConfigFile,
-        /// Write the addresses really bound to this file, as JSON.
-        #[arg(long, value_name = "FILE")]
-        ports_file: Option<PathBuf>,
-    },
+    Run(Run),
     /// Read the configuration only; exit 0, or 1 with every mistake as FILE:LINE:COLUMN: text.
     Check {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Two simulated cameras and an ordinary gateway in front of them; prints what to open.
+    Demo,
+    /// One simulated device in the foreground; what happens to it goes to standard output as JSON.
+    Simulate(simulate::Args),
     /// Read a password from the terminal or standard input and print a whole line for `users:`.
     Password {
         /// The user's name.
@@ -60,10 +60,23 @@ enum Command {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Write the addresses really bound to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<PathBuf>,
+    /// If the configuration names no users: make an `admin` at the first start, print its password once, and keep its
+    /// hash in this directory. For containers.
+    #[arg(long, value_name = "DIRECTORY")]
+    first_admin: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration; without it ./fanlight.yaml, then /etc/fanlight/fanlight.yaml, then no cameras.
-    #[arg(long = "config", value_name = "FILE", env = "FANLIGHT_CONFIG")]
+    #[arg(long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
@@ -73,26 +86,29 @@ impl ConfigFile {
     }
 }
 
-/// Reads the configuration that was found, or none.
-fn load(file: Option<&Path>) -> Result<Config, Mistakes> {
-    file.map_or_else(|| Ok(Config::default()), config::load)
-}
-
 const CONFIGURATION: u8 = 1;
 const PORT: u8 = 3;
 
 fn main() -> ExitCode {
     let Arguments { log_format, command } = Arguments::parse();
     let result = match command {
-        Command::Run { config, ports_file } => {
+        Command::Run(arguments) => {
             start_log(log_format);
-            run(&config, Options { ports_file, ..Options::default() })
+            run(arguments, || {})
+        }
+        Command::Demo => {
+            start_log(log_format);
+            demo()
+        }
+        Command::Simulate(arguments) => {
+            start_log(log_format);
+            simulate(arguments)
         }
         Command::Check { config } => check(&config),
         Command::Password { name, viewer } => print_user(&name, viewer),
         Command::Healthcheck { config } => {
             // A file with a mistake in it does not make the running gateway ill.
-            let config = load(config.find().as_deref()).unwrap_or_default();
+            let config = config.find().and_then(|file| config::load(&file).ok()).unwrap_or_default();
             healthcheck::check(&config).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }
     };
@@ -133,32 +149,73 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(cores.min(4)).enable_all().build()
 }
 
-fn run(config: &ConfigFile, options: Options) -> anyhow::Result<ExitCode> {
-    raise_descriptor_limit();
-    let file = config.find();
-    match &file {
-        Some(file) => tracing::info!(file = %file.display(), version = env!("CARGO_PKG_VERSION"), "configuration"),
-        None => tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says more"),
-    }
-    let config = match load(file.as_deref()) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            complain(&mistakes.to_string());
-            return Ok(ExitCode::from(CONFIGURATION));
+/// Reads the configuration, at start and again on SIGHUP. Mistakes and warnings are logged; `None` if there are
+/// mistakes.
+fn load(arguments: &Run) -> Option<Config> {
+    let Some(file) = arguments.config.find() else {
+        tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says what to do");
+        return with_first_admin(Config::default(), arguments.first_admin.as_deref());
+    };
+    let name = file.display().to_string();
+    match config::load(&file) {
+        Ok(config) => {
+            tracing::info!(file = name, cameras = config.cameras.len(), users = config.users.len(), "configuration");
+            for warning in &config.warnings {
+                tracing::warn!("{}", warning.in_file(&name));
+            }
+            with_first_admin(config, arguments.first_admin.as_deref())
         }
+        Err(mistakes) => {
+            for mistake in &mistakes.list {
+                tracing::error!("{}", mistake.in_file(&name));
+            }
+            None
+        }
+    }
+}
+
+/// Adds the user made at the first start, if one is wanted and needed.
+fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> {
+    let Some(state) = state.filter(|_| config.auth == Auth::Users && config.users.is_empty()) else {
+        return Some(config);
+    };
+    match access::first_start(state) {
+        Ok((users, made)) => {
+            config.users = users;
+            if let Some(made) = made {
+                // The only time that a secret is shown: nobody could know it otherwise.
+                complain(&format!(
+                    "\nFirst start: a user was made. This is shown once, and only a hash of the password is kept.\n\
+                     \n    user name   {}\n    password    {}\n    stream key  {}    (the password in rtsp:// addresses)\n",
+                    made.name,
+                    made.password.reveal(),
+                    made.stream_key.reveal(),
+                ));
+            }
+        }
+        // Without users everything listens on this machine only, which is safe.
+        Err(error) => tracing::error!("no first user: {error}"),
+    }
+    Some(config)
+}
+
+/// Serves until a signal ends it; `started` is called once everything listens.
+fn run(arguments: Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
+    raise_descriptor_limit();
+    let Some(config) = load(&arguments) else {
+        return Ok(ExitCode::from(CONFIGURATION));
     };
     let runtime = runtime().context("cannot start threads")?;
-    let code = runtime.block_on(serve(config, file.as_deref(), options));
+    let code = runtime.block_on(serve(config, &arguments, started));
     // Look-ups of names and the like that still hang must not hold us up.
     runtime.shutdown_background();
     code
 }
 
-/// Serves until a signal ends it.
-async fn serve(config: Config, file: Option<&Path>, options: Options) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
+    let mut signals = EndSignals::new()?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let options = Options { ports_file: arguments.ports_file.clone(), ..Options::default() };
     let mut app = match App::start(config, options).await {
         Ok(app) => app,
         Err(error @ StartError::Port(_)) => {
@@ -167,26 +224,78 @@ async fn serve(config: Config, file: Option<&Path>, options: Options) -> anyhow:
         }
         Err(error) => return Err(error.into()),
     };
+    started();
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.end() => break,
             _ = hang_up.recv() => {}
         }
+        let Some(config) = load(arguments) else {
+            tracing::error!("the configuration has mistakes, so nothing was changed");
+            app.keep();
+            continue;
+        };
         // Ending must not wait for devices that are slow to say goodbye to a changed configuration.
         tokio::select! {
-            () = app.reload(load(file)) => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = app.reload(config) => {}
+            () = signals.end() => break,
         }
     }
     tracing::info!("stopping; a second signal leaves at once");
     tokio::select! {
         () = app.stop() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.end() => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that end the program.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for SIGTERM or Ctrl-C.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn demo() -> anyhow::Result<ExitCode> {
+    let demo = Demo::start()?;
+    let config = ConfigFile { file: Some(demo.config().to_owned()) };
+    run(Run { config, ports_file: None, first_admin: None }, || {
+        // Nobody reading is no reason to stop.
+        let _ = writeln!(io::stdout(), "{}", demo.guide());
+    })
+}
+
+fn simulate(arguments: simulate::Args) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        let mut signals = EndSignals::new()?;
+        let cancel = CancellationToken::new();
+        let running = simulate::run(arguments, cancel.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            result = running.as_mut() => result?,
+            () = signals.end() => {
+                cancel.cancel();
+                tokio::select! {
+                    result = running => result?,
+                    () = signals.end() => {}
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn check(config: &ConfigFile) -> anyhow::Result<ExitCode> {
@@ -196,10 +305,15 @@ fn check(config: &ConfigFile) -> anyhow::Result<ExitCode> {
     match config::load(&file) {
         Ok(config) => {
             for warning in &config.warnings {
-                complain(&format!("{}:{warning}", file.display()));
+                complain(&warning.in_file(&file.display().to_string()).to_string());
             }
             let count = config.cameras.len();
-            writeln!(io::stdout(), "{}: no mistakes, {count} camera{}", file.display(), if count == 1 { "" } else { "s" })?;
+            writeln!(
+                io::stdout(),
+                "{}: no mistakes, {count} camera{}",
+                file.display(),
+                if count == 1 { "" } else { "s" }
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         Err(mistakes) => {

@@ -115,7 +115,9 @@ mod tests {
     fn ready_is_what_answers_and_does_not_deny_it() {
         answered("HTTP/1.1 200 OK\r\n\r\n").unwrap();
         answered("HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap();
-        for not in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 404 Not Found\r\n\r\n", "RTSP/1.0 200 OK\r\n", ""] {
+        for not in
+            ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 404 Not Found\r\n\r\n", "RTSP/1.0 200 OK\r\n", ""]
+        {
             assert!(matches!(answered(not), Err(Unhealthy::NotReady { .. })), "{not}");
         }
     }

@@ -4,7 +4,7 @@ use crate::config::Listen;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket};
 use tokio::net::TcpListener;
 
 /// Connections that wait to be accepted.
@@ -26,6 +26,20 @@ pub struct PortError {
     pub free: Option<u16>,
 }
 
+impl PortError {
+    /// What the system said about an address of that key. Looks for another port that is free.
+    pub(super) fn new(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        let free = match key {
+            UDP_PORTS => free_udp_pair(address),
+            _ => free_port(address),
+        };
+        Self { key, address: address.to_string(), source, free }
+    }
+}
+
+/// The key that names a pair of UDP ports.
+pub(super) const UDP_PORTS: &str = "rtsp: udp_ports";
+
 impl fmt::Display for PortError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, address, source, free } = self;
@@ -41,55 +55,67 @@ impl fmt::Display for PortError {
                 write!(f, "port {port} of `{key}` ({address}) may not be bound by this user")?;
             }
             io::ErrorKind::AddrNotAvailable => {
-                return write!(f, "`{key}` ({address}): this machine has no such address, so port {port} was not bound");
+                return write!(
+                    f,
+                    "`{key}` ({address}): this machine has no such address, so port {port} was not bound"
+                );
             }
             _ => write!(f, "port {port} of `{key}` ({address}) cannot be bound: {source}")?,
         }
         match free {
+            Some(free) if *key == UDP_PORTS => {
+                write!(f, "; {free}-{} are free, so `{key}` could name those", free.saturating_add(1))
+            }
             Some(free) => write!(f, "; port {free} is free, so `{key}` could name that one"),
             None => Ok(()),
         }
     }
 }
 
-/// Binds TCP listeners for one key of the configuration; names are looked up, `[::]` takes IPv4 too.
+/// The addresses of one key, names looked up.
+///
+/// # Errors
+/// [`PortError`] for a name that has none.
+pub(super) async fn resolve(key: &'static str, listens: &[Listen]) -> Result<Vec<SocketAddr>, PortError> {
+    let mut addresses = Vec::new();
+    for listen in listens {
+        let fail = |source| PortError { key, address: listen.to_string(), source, free: None };
+        addresses.extend(listen.resolve().await.map_err(fail)?);
+    }
+    Ok(addresses)
+}
+
+/// Binds TCP listeners for one key of the configuration; `[::]` takes IPv4 too.
 ///
 /// # Errors
 /// [`PortError`] for the first that cannot be bound, with another port that is free.
 pub(super) async fn bind(key: &'static str, listens: &[Listen]) -> Result<Vec<TcpListener>, PortError> {
-    let mut listeners = Vec::new();
-    for listen in listens {
-        let fail = |source, free| PortError { key, address: listen.to_string(), source, free };
-        let addresses = listen.resolve().await.map_err(|error| fail(error, None))?;
-        for address in addresses {
-            let listener = bind_one(address, listen.is_dual_stack())
-                .and_then(TcpListener::from_std)
-                .map_err(|error| fail(error, free_port(address)))?;
-            listeners.push(listener);
-        }
-    }
-    Ok(listeners)
-}
-
-fn bind_one(address: SocketAddr, dual_stack: bool) -> io::Result<StdListener> {
-    match bind_socket(address, dual_stack) {
-        // No IPv6 in this kernel: what is left of "all addresses" is IPv4.
-        Err(error) if dual_stack && error.raw_os_error() == Some(AFNOSUPPORT) => {
-            bind_socket(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), false)
-        }
-        bound => bound,
-    }
+    let bind = |address| {
+        let listener = bind_one(address).and_then(TcpListener::from_std);
+        listener.map_err(|error| PortError::new(key, address, error))
+    };
+    resolve(key, listens).await?.into_iter().map(bind).collect()
 }
 
 /// `EAFNOSUPPORT` on Linux.
 const AFNOSUPPORT: i32 = 97;
 
-fn bind_socket(address: SocketAddr, dual_stack: bool) -> io::Result<StdListener> {
+fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
+    match bind_socket(address) {
+        // No IPv6 in this kernel: what is left of "all addresses" is IPv4.
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(AFNOSUPPORT) => {
+            bind_socket(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        bound => bound,
+    }
+}
+
+fn bind_socket(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // Restarting must not wait for the connections of the last run to be forgotten.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(!dual_stack)?;
+        socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -100,12 +126,16 @@ fn bind_socket(address: SocketAddr, dual_stack: bool) -> io::Result<StdListener>
 fn free_port(taken: SocketAddr) -> Option<u16> {
     // Below 1024 the next ones are as forbidden as this one.
     let from = if taken.port() < 1024 { 8080 } else { taken.port().checked_add(1)? };
-    let candidates = (from..=from.saturating_add(200)).filter(|port| !SPOKEN_FOR.contains(port));
-    let any = match taken.ip() {
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
-        IpAddr::V6(_) | IpAddr::V4(_) => false,
-    };
-    candidates.into_iter().find(|&port| bind_one(SocketAddr::new(taken.ip(), port), any).is_ok())
+    let mut candidates = (from..=from.saturating_add(200)).filter(|port| !SPOKEN_FOR.contains(port));
+    candidates.find(|&port| bind_one(SocketAddr::new(taken.ip(), port)).is_ok())
+}
+
+/// An even UDP port that is free together with its successor (RFC 3550 section 11).
+fn free_udp_pair(taken: SocketAddr) -> Option<u16> {
+    let free = |port| UdpSocket::bind(SocketAddr::new(taken.ip(), port)).is_ok();
+    let from = taken.port().max(1024).next_multiple_of(2);
+    let mut candidates = (from..=from.saturating_add(200)).step_by(2).filter(|port| !SPOKEN_FOR.contains(port));
+    candidates.find(|&port| free(port) && port.checked_add(1).is_some_and(free))
 }
 
 /// The addresses really bound.

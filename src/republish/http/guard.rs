@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::{HttpState, Peer};
-use crate::access::{HttpVerdict, Role, User};
+use crate::access::{HTTP_CHALLENGE, HttpVerdict, Role, User};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -116,7 +116,7 @@ async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<(), Box
         HttpVerdict::Denied => {
             let detail = "sign in with the name and password of a user, or send the password as a bearer token";
             let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
-            let challenge = HeaderValue::from_static(r#"Basic realm="Fanlight", charset="UTF-8""#);
+            let challenge = HeaderValue::from_static(HTTP_CHALLENGE);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return Err(Box::new(response));
         }

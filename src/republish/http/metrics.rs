@@ -2,11 +2,12 @@
 
 use super::HttpState;
 use crate::bus::State as DeviceState;
+use crate::republish::rtsp::Statistics;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Metrics being written. Samples of one metric stand together after its type, as the format wants.
 #[derive(Debug, Default)]
@@ -55,6 +56,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let mut text = Text::default();
     program(&mut text, &state);
     cameras(&mut text, &state);
+    rtsp(&mut text, &state.rtsp_statistics);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
 }
@@ -119,6 +121,19 @@ fn cameras(text: &mut Text, state: &HttpState) {
             .map(|(kind, count)| ([("camera", device.name()), ("kind", kind)], count.load(Ordering::Relaxed) as f64))
     });
     text.metric("fanlight_viewers", Gauge, "Who watches.", viewers);
+}
+
+fn rtsp(text: &mut Text, counted: &Statistics) {
+    use Type::{Counter, Gauge};
+    let connections = counted.connections.load(Ordering::Relaxed) as f64;
+    text.single("fanlight_rtsp_connections", Gauge, "RTSP connections open now.", connections);
+    let total = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let help = "RTSP viewers that began to play.";
+    text.single("fanlight_rtsp_viewers_total", Counter, help, total(&counted.viewers));
+    let help = "Pictures and sound frames written to RTSP viewers.";
+    text.single("fanlight_rtsp_units_total", Counter, help, total(&counted.units));
+    let help = "Pictures left out for RTSP viewers that were late.";
+    text.single("fanlight_rtsp_dropped_total", Counter, help, total(&counted.dropped));
 }
 
 /// The process itself, under the names that all Prometheus clients use.

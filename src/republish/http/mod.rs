@@ -22,6 +22,7 @@ pub use problem::Problem;
 pub use serve::{Limits, serve};
 
 use super::health::Health;
+use super::rtsp::Statistics;
 use crate::access::Access;
 use crate::bus::Bus;
 use crate::config;
@@ -50,6 +51,8 @@ pub struct HttpState {
     pub health: Arc<Health>,
     /// The addresses where RTSP is really served, for the URLs that we give; empty if it is not.
     pub rtsp: Arc<[SocketAddr]>,
+    /// What the RTSP server counts.
+    pub rtsp_statistics: Arc<Statistics>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }

@@ -65,7 +65,14 @@ fn gateway_with(options: config::Http, access: Access) -> Gateway {
     let health = Arc::new(Health::default());
     std::mem::forget(health.listener("http", ([127, 0, 0, 1], 8484).into()));
     let rtsp = Arc::from([SocketAddr::from(([0, 0, 0, 0], 18554))]);
-    let state = HttpState { bus, access: Arc::new(access), health, rtsp, options: Arc::new(options) };
+    let state = HttpState {
+        bus,
+        access: Arc::new(access),
+        health,
+        rtsp,
+        rtsp_statistics: Arc::default(),
+        options: Arc::new(options),
+    };
     Gateway { router: router(state.clone()), state }
 }
 
@@ -176,6 +183,13 @@ async fn everything_but_healthz_and_options_needs_a_user() {
         assert_eq!(answer.header("www-authenticate"), r#"Basic realm="Fanlight", charset="UTF-8""#);
     }
     gateway.ask("POST", "/v1/cameras/front/commands/reboot", &[]).await.problem(401);
+    for _ in 0..20 {
+        let wrong = format!("Bearer {}", rand::random::<u64>());
+        gateway.ask("GET", "/v1/cameras", &[("authorization", &wrong)]).await;
+    }
+    let answer = gateway.ask("GET", "/v1/cameras", &[("authorization", "Bearer guessed-again")]).await;
+    answer.problem(429);
+    assert_eq!(answer.header("retry-after"), "60");
     assert_eq!(gateway.ask("GET", "/healthz", &[]).await.body, "ok\n");
     assert_eq!(gateway.ask("GET", "/healthz", &[("host", "")]).await.status, 200);
     let options = gateway.ask("OPTIONS", "/v1/cameras", &[]).await;
@@ -354,6 +368,7 @@ async fn metrics_count() {
     let gateway = gateway();
     gateway.state.health.set_config_ok(false);
     gateway.front().viewers.rtsp.store(3, std::sync::atomic::Ordering::Relaxed);
+    gateway.state.rtsp_statistics.dropped.store(4, std::sync::atomic::Ordering::Relaxed);
     let answer = gateway.get("/metrics").await;
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     for line in [
@@ -367,6 +382,7 @@ async fn metrics_count() {
         "fanlight_lost_total{camera=\"front\",stream=\"front/sub\"} 0",
         "fanlight_upstream_connections{camera=\"front\"} 0",
         "fanlight_upstream_limit{camera=\"front\"} 3",
+        "fanlight_rtsp_dropped_total 4",
         "fanlight_viewers{camera=\"front\",kind=\"rtsp\"} 3",
     ] {
         assert!(answer.body.lines().any(|written| written == line), "{line} in\n{}", answer.body);
@@ -376,13 +392,23 @@ async fn metrics_count() {
 
 /// Users for these tests.
 mod testing {
-    use crate::access::Access;
-    pub(super) const ADMIN: &str = "Bearer admin";
-    pub(super) const VIEWER: &str = "Bearer viewer";
-    pub(super) fn users() -> Access {
-        Access::default()
+    use crate::access::{Access, Auth, Role, User, password};
+    use crate::config::Secret;
+
+    pub(super) const ADMIN: &str = "Bearer admin-password";
+    pub(super) const VIEWER: &str = "Bearer viewer-password";
+
+    fn user(name: &str, role: Role) -> User {
+        let little = argon2::Params::new(argon2::Params::MIN_M_COST, 1, 1, None).unwrap();
+        let hash = password::hash_with(&format!("{name}-password"), little).unwrap();
+        User { name: name.into(), role, password_hash: Some(Secret::new(hash)), stream_key: None }
     }
+
+    pub(super) fn users() -> Access {
+        Access::new(Auth::Users, vec![user("admin", Role::Admin), user("viewer", Role::Viewer)])
+    }
+
     pub(super) fn open() -> Access {
-        Access { open: true }
+        Access::new(Auth::None, Vec::new())
     }
 }
