@@ -17,6 +17,7 @@
 //! may start; a **GOP** runs from one of those to the next.
 
 pub mod access;
+pub mod app;
 pub mod bus;
 pub mod config;
 pub mod ingest;

@@ -1,1 +1,334 @@
-fn main() {}
+//! The program: arguments, logging, signals, exit code.
+
+use anyhow::{Context as _, anyhow};
+use clap::{Parser, Subcommand, ValueEnum};
+use fanlight::access::{self, Auth, Role, password};
+use fanlight::app::{App, Options, StartError, healthcheck};
+use fanlight::config::{self, Config};
+use fanlight::simulate::{self, demo::Demo};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Self-hosted gateway for doorbells and cameras: opens each device once, gives its picture to everyone.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Arguments {
+    /// How to write the log, which goes to standard error; RUST_LOG sets its level.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 stopped as asked, 1 configuration, 2 usage, 3 a port could not be bound.";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or Ctrl-C; SIGHUP reads the configuration again.
+    Run(Run),
+    /// Read the configuration only; exit 0, or 1 with every mistake as FILE:LINE:COLUMN: text.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Two simulated cameras and an ordinary gateway in front of them; prints what to open.
+    Demo,
+    /// One simulated device in the foreground; what happens to it goes to standard output as JSON.
+    Simulate(simulate::Args),
+    /// Read a password from the terminal or standard input and print a whole line for `users:`.
+    Password {
+        /// The user's name.
+        name: String,
+        /// May see, but not command.
+        #[arg(long)]
+        viewer: bool,
+    },
+    /// Exit 0 if the running gateway answers /readyz; for containers.
+    Healthcheck {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Write the addresses really bound to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<PathBuf>,
+    /// If the configuration names no users: make an `admin` at the first start, print its password once, and keep its
+    /// hash in this directory. For containers.
+    #[arg(long, value_name = "DIRECTORY")]
+    first_admin: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration; without it ./fanlight.yaml, then /etc/fanlight/fanlight.yaml, then no cameras.
+    #[arg(long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn find(&self) -> Option<PathBuf> {
+        config::find(self.file.as_deref())
+    }
+}
+
+const CONFIGURATION: u8 = 1;
+const PORT: u8 = 3;
+
+fn main() -> ExitCode {
+    let Arguments { log_format, command } = Arguments::parse();
+    let result = match command {
+        Command::Run(arguments) => {
+            start_log(log_format);
+            run(arguments, || {})
+        }
+        Command::Demo => {
+            start_log(log_format);
+            demo()
+        }
+        Command::Simulate(arguments) => {
+            start_log(log_format);
+            simulate(arguments)
+        }
+        Command::Check { config } => check(&config),
+        Command::Password { name, viewer } => print_user(&name, viewer),
+        Command::Healthcheck { config } => {
+            // A file with a mistake in it does not make the running gateway ill.
+            let config = config.find().and_then(|file| config::load(&file).ok()).unwrap_or_default();
+            healthcheck::check(&config).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        complain(&format!("fanlight: {error:#}"));
+        ExitCode::from(CONFIGURATION)
+    })
+}
+
+/// Says something to the person at the terminal, where there is no log.
+fn complain(text: &str) {
+    // Standard error may be closed, and then nobody wants to know.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    std::panic::set_hook(Box::new(|panic| tracing::error!("a defect in this program: {panic}")));
+}
+
+/// As many file descriptors as we may have: each viewer takes one, and the usual limit of 1024 is for `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of file descriptors stays");
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(cores.min(4)).enable_all().build()
+}
+
+/// Reads the configuration, at start and again on SIGHUP. Mistakes and warnings are logged; `None` if there are
+/// mistakes.
+fn load(arguments: &Run) -> Option<Config> {
+    let Some(file) = arguments.config.find() else {
+        tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says what to do");
+        return with_first_admin(Config::default(), arguments.first_admin.as_deref());
+    };
+    let name = file.display().to_string();
+    match config::load(&file) {
+        Ok(config) => {
+            tracing::info!(file = name, cameras = config.cameras.len(), users = config.users.len(), "configuration");
+            for warning in &config.warnings {
+                tracing::warn!("{}", warning.in_file(&name));
+            }
+            with_first_admin(config, arguments.first_admin.as_deref())
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes.list {
+                tracing::error!("{}", mistake.in_file(&name));
+            }
+            None
+        }
+    }
+}
+
+/// Adds the user made at the first start, if one is wanted and needed.
+fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> {
+    let Some(state) = state.filter(|_| config.auth == Auth::Users && config.users.is_empty()) else {
+        return Some(config);
+    };
+    match access::first_start(state) {
+        Ok((users, made)) => {
+            config.users = users;
+            if let Some(made) = made {
+                // The only time that a secret is shown: nobody could know it otherwise.
+                complain(&format!(
+                    "\nFirst start: a user was made. This is shown once, and only a hash of the password is kept.\n\
+                     \n    user name   {}\n    password    {}\n    stream key  {}    (the password in rtsp:// addresses)\n",
+                    made.name,
+                    made.password.reveal(),
+                    made.stream_key.reveal(),
+                ));
+            }
+        }
+        // Without users everything listens on this machine only, which is safe.
+        Err(error) => tracing::error!("no first user: {error}"),
+    }
+    Some(config)
+}
+
+/// Serves until a signal ends it; `started` is called once everything listens.
+fn run(arguments: Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
+    raise_descriptor_limit();
+    let Some(config) = load(&arguments) else {
+        return Ok(ExitCode::from(CONFIGURATION));
+    };
+    let runtime = runtime().context("cannot start threads")?;
+    let code = runtime.block_on(serve(config, &arguments, started));
+    // Look-ups of names and the like that still hang must not hold us up.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
+    let mut signals = EndSignals::new()?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let options = Options { ports_file: arguments.ports_file.clone(), ..Options::default() };
+    let mut app = match App::start(config, options).await {
+        Ok(app) => app,
+        Err(error @ StartError::Port(_)) => {
+            tracing::error!("{error}");
+            return Ok(ExitCode::from(PORT));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    started();
+    loop {
+        tokio::select! {
+            () = signals.end() => break,
+            _ = hang_up.recv() => {}
+        }
+        let Some(config) = load(arguments) else {
+            tracing::error!("the configuration has mistakes, so nothing was changed");
+            app.keep();
+            continue;
+        };
+        // Ending must not wait for devices that are slow to say goodbye to a changed configuration.
+        tokio::select! {
+            () = app.reload(config) => {}
+            () = signals.end() => break,
+        }
+    }
+    tracing::info!("stopping; a second signal leaves at once");
+    tokio::select! {
+        () = app.stop() => {}
+        () = signals.end() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that end the program.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for SIGTERM or Ctrl-C.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn demo() -> anyhow::Result<ExitCode> {
+    let demo = Demo::start()?;
+    let config = ConfigFile { file: Some(demo.config().to_owned()) };
+    run(Run { config, ports_file: None, first_admin: None }, || {
+        // Nobody reading is no reason to stop.
+        let _ = writeln!(io::stdout(), "{}", demo.guide());
+    })
+}
+
+fn simulate(arguments: simulate::Args) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        let mut signals = EndSignals::new()?;
+        let cancel = CancellationToken::new();
+        let running = simulate::run(arguments, cancel.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            result = running.as_mut() => result?,
+            () = signals.end() => {
+                cancel.cancel();
+                tokio::select! {
+                    result = running => result?,
+                    () = signals.end() => {}
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn check(config: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let Some(file) = config.find() else {
+        return Err(anyhow!("there is no ./fanlight.yaml and no /etc/fanlight/fanlight.yaml; name one with --config"));
+    };
+    match config::load(&file) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                complain(&warning.in_file(&file.display().to_string()).to_string());
+            }
+            let count = config.cameras.len();
+            writeln!(
+                io::stdout(),
+                "{}: no mistakes, {count} camera{}",
+                file.display(),
+                if count == 1 { "" } else { "s" }
+            )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(mistakes) => {
+            complain(&mistakes.to_string());
+            Ok(ExitCode::from(CONFIGURATION))
+        }
+    }
+}
+
+fn print_user(name: &str, viewer: bool) -> anyhow::Result<ExitCode> {
+    if !password::is_user_name(name) {
+        return Err(password::PasswordError::Name.into());
+    }
+    let role = if viewer { Role::Viewer } else { Role::Admin };
+    let line = password::line(name, role, &password::read()?)?;
+    writeln!(io::stdout(), "{line}")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,4 +1,6 @@
 //! Viewers are served here: each protocol reads the [bus](crate::bus) and knows nothing of devices.
 
+pub mod health;
+pub mod http;
 pub mod rtp;
 pub mod rtsp;

@@ -1,0 +1,183 @@
+//! The web: states as JSON, commands, metrics, and a page for people.
+//!
+//! | path | answer |
+//! |------|--------|
+//! | `/` | the status page |
+//! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
+//! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
+//! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
+//! | `/metrics` | Prometheus text |
+//! | `/healthz`, `/readyz` | alive; every listener is up |
+//!
+//! Everything but `/healthz` and OPTIONS needs a user, and all errors are [problems](Problem).
+
+mod cameras;
+mod guard;
+mod metrics;
+mod page;
+mod problem;
+mod serve;
+
+pub use problem::Problem;
+pub use serve::{Limits, serve};
+
+use super::health::Health;
+use super::rtsp::Statistics;
+use crate::access::Access;
+use crate::bus::Bus;
+use crate::config;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, middleware, routing};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::limit::RequestBodyLimitLayer;
+
+/// Bytes of a request's body; nothing that is served today takes more.
+const MAX_BODY: usize = 64 << 10;
+
+/// What all handlers share.
+#[derive(Clone, Debug)]
+pub struct HttpState {
+    /// The devices.
+    pub bus: Arc<Bus>,
+    /// Who may.
+    pub access: Arc<Access>,
+    /// The program's own state.
+    pub health: Arc<Health>,
+    /// The addresses where RTSP is really served, for the URLs that we give; empty if it is not.
+    pub rtsp: Arc<[SocketAddr]>,
+    /// What the RTSP server counts.
+    pub rtsp_statistics: Arc<Statistics>,
+    /// From the configuration.
+    pub options: Arc<config::Http>,
+}
+
+/// The address at the other end of the connection, a request extension that [`serve`] sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl HttpState {
+    fn trusts(&self, peer: IpAddr) -> bool {
+        self.options.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+}
+
+/// What is served: replaced as a whole when the configuration is read again.
+#[derive(Clone, Debug)]
+pub struct Site {
+    router: Router,
+    state: HttpState,
+}
+
+impl Site {
+    /// The site that follows from that state.
+    pub fn new(state: HttpState) -> Self {
+        Self { router: router(state.clone()), state }
+    }
+}
+
+/// All paths, with everything that guards them.
+pub fn router(state: HttpState) -> Router {
+    let router = Router::new()
+        .route("/healthz", routing::get(|| async { "ok\n" }))
+        .route("/readyz", routing::get(readyz))
+        .route("/metrics", routing::get(metrics::metrics))
+        .merge(page::routes())
+        .merge(cameras::routes());
+    guarded(router, state)
+}
+
+/// Wraps routes in what every request goes through.
+fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
+    let cors = cors(&state.options.allow_origins);
+    let ancestors = Arc::from(frame_ancestors(&state.options.allow_origins));
+    let router = router
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::other_method)
+        .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(problem::uniform))
+        .with_state(state);
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(middleware::map_response(move |response| secured(response, Arc::clone(&ancestors))))
+}
+
+/// Lets pages of the listed origins read our answers; without any, browsers let nobody but ourselves.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let cors = CorsLayer::new()
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("last-event-id")])
+        .expose_headers([header::LOCATION, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(3600));
+    Some(if origins.iter().any(|origin| origin == "*") {
+        cors.allow_origin(AllowOrigin::any())
+    } else {
+        let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+        cors.allow_origin(AllowOrigin::list(origins)).allow_credentials(true)
+    })
+}
+
+/// Who may show us in a frame: ourselves and the listed origins.
+fn frame_ancestors(origins: &[String]) -> String {
+    // An origin holds no space, semicolon or comma; anything else would end the directive.
+    let plain = |origin: &&String| !origin.contains([' ', ';', ',']);
+    origins.iter().filter(plain).fold("frame-ancestors 'self'".to_owned(), |list, origin| list + " " + origin)
+}
+
+/// Headers that keep browsers from doing what we did not mean.
+async fn secured(mut response: Response, ancestors: Arc<str>) -> Response {
+    let headers = response.headers_mut();
+    let policy = match headers.get(header::CONTENT_SECURITY_POLICY).and_then(|policy| policy.to_str().ok()) {
+        Some(policy) => format!("{policy}; {ancestors}"),
+        None => format!("default-src 'none'; {ancestors}"),
+    };
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn readyz(State(state): State<HttpState>) -> Response {
+    if !state.health.ready() {
+        return not_ready(&state.health);
+    }
+    let listeners: Vec<_> = state
+        .health
+        .listeners()
+        .iter()
+        .map(|listener| serde_json::json!({ "name": listener.name, "address": listener.address }))
+        .collect();
+    Json(serde_json::json!({ "ready": true, "listeners": listeners })).into_response()
+}
+
+fn not_ready(health: &Health) -> Response {
+    let down: Vec<_> = health.listeners().into_iter().filter(|listener| !listener.up).map(|down| down.name).collect();
+    let detail = match down.as_slice() {
+        [] => "not listening yet".to_owned(),
+        down => format!("not listening any more: {}", down.join(", ")),
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
+}
+
+#[cfg(test)]
+mod tests;

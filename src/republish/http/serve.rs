@@ -1,0 +1,220 @@
+//! Connections: accepted, bounded, and closed in time.
+
+use super::{Peer, Site};
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// What clients may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections open at once, of this listener.
+    pub connections: usize,
+    /// Connections open at once from one address, unless that is a trusted proxy.
+    pub per_address: usize,
+    /// How long a request's head may take, and a connection may stay idle.
+    pub head_time: Duration,
+    /// How long requests on their way may go on after the program was asked to end.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 512, per_address: 96, head_time: Duration::from_secs(15), grace: Duration::from_secs(1) }
+    }
+}
+
+/// Connections by address.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+struct Counted {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
+        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = addresses.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { addresses: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut addresses = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = addresses.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Serves HTTP/1.1 until cancelled: then nothing more is accepted, and each connection ends with its request, or after
+/// the grace. Connections are tasks of `tasks`.
+pub async fn serve(
+    listener: TcpListener,
+    site: Arc<ArcSwap<Site>>,
+    limits: Limits,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let free = Arc::new(Semaphore::new(limits.connections));
+    let addresses = Arc::new(Addresses::default());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = cancel.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that is gone already is nothing; without file descriptors trying again at once would
+                // be a busy loop.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let most = if site.load().state.trusts(peer.ip()) { usize::MAX } else { limits.per_address };
+        let (Ok(permit), Some(counted)) = (Arc::clone(&free).try_acquire_owned(), addresses.count(peer.ip(), most))
+        else {
+            tracing::debug!(%peer, "too many connections; closed");
+            continue;
+        };
+        let connection = connection(stream, peer, Arc::clone(&site), limits.clone(), cancel.clone());
+        tasks.spawn(async move {
+            connection.await;
+            drop((permit, counted));
+        });
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    site: Arc<ArcSwap<Site>>,
+    limits: Limits,
+    cancel: CancellationToken,
+) {
+    // Answers are small and written whole.
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        site.load().router.clone().oneshot(request.map(Body::new))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(limits.grace, connection).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    struct Running {
+        address: SocketAddr,
+        cancel: CancellationToken,
+        tasks: TaskTracker,
+    }
+
+    async fn start(limits: Limits) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let hanging = || async { std::future::pending::<()>().await };
+        let router = Router::new()
+            .route("/", axum::routing::get(|| async { "hello" }))
+            .route("/hang", axum::routing::get(hanging));
+        let site = Arc::new(ArcSwap::from_pointee(Site { router, state: crate::republish::http::tests::state() }));
+        tasks.spawn(serve(listener, site, limits, cancel.clone(), tasks.clone()));
+        Running { address, cancel, tasks }
+    }
+
+    async fn send(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn first(stream: &mut TcpStream) -> usize {
+        let mut buffer = [0; 1024];
+        tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.unwrap().unwrap_or(0)
+    }
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: fan\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_not_waited_for() {
+        let running = start(Limits { head_time: Duration::from_millis(50), ..Limits::default() }).await;
+        let mut slow = send(running.address, "GET / HTTP/1.1\r\nHos").await;
+        assert_eq!(first(&mut slow).await, 0);
+        let mut idle = send(running.address, REQUEST).await;
+        assert!(first(&mut idle).await > 0);
+        assert_eq!(first(&mut idle).await, 0);
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_take_all_connections() {
+        let running = start(Limits { per_address: 2, ..Limits::default() }).await;
+        let mut first_two = [send(running.address, REQUEST).await, send(running.address, REQUEST).await];
+        for stream in &mut first_two {
+            assert!(first(stream).await > 0);
+        }
+        assert_eq!(first(&mut send(running.address, REQUEST).await).await, 0);
+        drop(first_two);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while first(&mut send(running.address, REQUEST).await).await == 0 {
+            assert!(tokio::time::Instant::now() < deadline);
+        }
+    }
+
+    #[tokio::test]
+    async fn ending_does_not_wait_for_a_handler_that_hangs() {
+        let running = start(Limits { grace: Duration::from_millis(50), ..Limits::default() }).await;
+        let mut hanging = send(running.address, "GET /hang HTTP/1.1\r\nHost: fan\r\n\r\n").await;
+        let mut idle = send(running.address, REQUEST).await;
+        assert!(first(&mut idle).await > 0);
+        running.cancel.cancel();
+        running.tasks.close();
+        tokio::time::timeout(Duration::from_secs(10), running.tasks.wait()).await.unwrap();
+        assert_eq!(first(&mut hanging).await, 0);
+    }
+}
