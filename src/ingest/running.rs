@@ -90,10 +90,7 @@ impl Drop for Running {
 /// viewers stay, and its connections count until they are closed. [Stop](Running::stop) its tasks first.
 pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel: &CancellationToken) -> Running {
     let (main, sub): (Rtsp, Option<Rtsp>) = match &plan.source {
-        Source::Rtsp(config) => (
-            Rtsp::main(config, plan.patience),
-            Rtsp::sub(config, plan.patience),
-        ),
+        Source::Rtsp(config) => (Rtsp::main(config, plan.patience), Rtsp::sub(config, plan.patience)),
     };
     let family = plan.source.family();
     let limit = plan.max_connections.unwrap_or(1 + usize::from(sub.is_some())).max(1);

@@ -191,12 +191,7 @@ impl Rtsp {
         Ok(taken)
     }
 
-    async fn set_up_one(
-        &self,
-        session: &mut Session<Described>,
-        stream: usize,
-        carrier: Carrier,
-    ) -> Result<(), Cause> {
+    async fn set_up_one(&self, session: &mut Session<Described>, stream: usize, carrier: Carrier) -> Result<(), Cause> {
         let transport = match carrier {
             Carrier::Tcp => retina::client::Transport::Tcp(TcpTransportOptions::default()),
             Carrier::Udp => retina::client::Transport::Udp(UdpTransportOptions::default()),

@@ -93,7 +93,10 @@ pub(super) fn explain(camera: &Camera, stage: Stage, cause: Cause) -> AdapterErr
         }
         (_, Cause::Timeout(after)) => (
             Busy,
-            format!("the camera at {address} did not answer {request} within {}: it may serve all clients it can", seconds(after)),
+            format!(
+                "the camera at {address} did not answer {request} within {}: it may serve all clients it can",
+                seconds(after)
+            ),
         ),
         (_, Cause::Status(401, _)) if *credentials => {
             (Denied, format!("the camera at {address} refuses the user name or password"))
@@ -127,9 +130,7 @@ pub(super) fn explain(camera: &Camera, stage: Stage, cause: Cause) -> AdapterErr
             (Unreachable, format!("the connection to the camera at {address} was lost: its framing broke"))
         }
         (_, Cause::NotRtsp) => (Misconfigured, format!("what answers at {address} does not speak RTSP")),
-        (_, Cause::Media(why)) => {
-            (Unsupported, format!("the stream of the camera at {address} cannot be read: {why}"))
-        }
+        (_, Cause::Media(why)) => (Unsupported, format!("the stream of the camera at {address} cannot be read: {why}")),
     };
     AdapterError::new(code, text)
 }

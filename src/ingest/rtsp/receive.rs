@@ -158,7 +158,10 @@ impl<'a> Receiver<'a> {
         };
         if start_here && !self.rtsp.told.no_key.swap(true, Ordering::Relaxed) {
             let waited_s = self.rtsp.patience.key.as_secs();
-            tracing::warn!(waited_s, "the camera sends no key pictures; viewers start at any, which may look broken at first");
+            tracing::warn!(
+                waited_s,
+                "the camera sends no key pictures; viewers start at any, which may look broken at first"
+            );
         }
         if !line.begun && !picture.random_access {
             // Viewers from before would see this decoded against pictures that are gone.
