@@ -13,7 +13,7 @@ const MAX_CLIENTS: usize = 3;
 /// Two cameras on loopback and the configuration of a gateway in front of them, until it is dropped.
 #[derive(Debug)]
 pub struct Demo {
-    visitors: Camera,
+    hall: Camera,
     street: Camera,
     rtsp: SocketAddr,
     http: SocketAddr,
@@ -31,7 +31,7 @@ impl Demo {
     pub fn start() -> Result<Self, SimulateError> {
         let load = |footage| Clip::load(&footage, Video::AsIs, Audio::AsIs);
         let limited = |clip| Options { max_clients: Some(MAX_CLIENTS), ..Options::new(clip) };
-        let visitors = Camera::start(limited(load(Footage::Visitors)?))?;
+        let hall = Camera::start(limited(load(Footage::Visitors)?))?;
         let street = load(Footage::Street)?;
         let login = Login { user: "demo".into(), password: "demo".into() };
         let street = Options { sub: Some(street.clone()), login: Some(login.clone()), ..limited(street) };
@@ -47,7 +47,7 @@ http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
 auth: none                    # everybody on this machine may watch: fine here, not on a network
 cameras:
-  visitors:                   # short form: just the address
+  hall:                       # short form: just the address
     source: {}
     max_connections: {MAX_CLIENTS}
   street:                     # long form: with a sub stream and a login
@@ -60,14 +60,14 @@ cameras:
     max_connections: {MAX_CLIENTS}
 ",
             udp + 1,
-            visitors.url(),
+            hall.url(),
             street.url(),
             street.sub_url().unwrap_or_default(),
             login.user,
             login.password,
         );
         std::fs::write(&config, text)?;
-        Ok(Self { visitors, street, rtsp, http, config, _dir: dir })
+        Ok(Self { hall, street, rtsp, http, config, _dir: dir })
     }
 
     /// The configuration file: to be run like any other.
@@ -77,7 +77,7 @@ cameras:
 
     /// The simulated cameras by their names in the configuration.
     pub fn cameras(&self) -> [(&'static str, &rtsp::Camera); 2] {
-        [("visitors", &self.visitors), ("street", &self.street)]
+        [("hall", &self.hall), ("street", &self.street)]
     }
 
     /// What to open and what to type, for people. True once the gateway is up.
@@ -85,7 +85,7 @@ cameras:
         let base = format!("rtsp://{}", self.rtsp);
         let mut text = String::from("\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n");
         let rows = [
-            ("visitors", "people at a table, H.264 with B-frames"),
+            ("hall", "people at a table, H.264 with B-frames"),
             ("street", "cars, H.264 with AAC sound"),
             ("street/sub", "the same camera's second stream"),
         ];
@@ -96,11 +96,11 @@ cameras:
             text,
             "
 Watch or look closer:
-  ffplay -rtsp_transport tcp {base}/visitors
+  ffplay -rtsp_transport tcp {base}/hall
   ffprobe -rtsp_transport tcp {base}/street
   ffmpeg -rtsp_transport udp -i {base}/street -t 10 -c copy street.mkv
   gst-launch-1.0 playbin uri={base}/street
-  vlc {base}/visitors                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
+  vlc {base}/hall                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
   curl http://{http}/v1/cameras
 
 Any number may watch: a camera sees one connection for each of its streams. To compare, the cameras themselves:
@@ -109,7 +109,7 @@ Any number may watch: a camera sees one connection for each of its streams. To c
 Configuration: {}
 Ctrl-C ends the demo.
 ",
-            self.visitors.url(),
+            self.hall.url(),
             self.street.url(),
             self.config.display(),
             http = self.http,
@@ -147,17 +147,22 @@ fn free_udp_pair(preferred: u16) -> std::io::Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Auth;
+    use crate::ingest::Source;
 
     #[test]
     fn writes_an_ordinary_configuration_and_tidies_up() {
         let demo = Demo::start().unwrap();
-        let text = std::fs::read_to_string(demo.config()).unwrap();
-        for (name, camera) in demo.cameras() {
-            assert!(text.contains(&format!("  {name}:")) && text.contains(&camera.url()), "{text}");
+        let config = crate::config::load(demo.config()).unwrap();
+        assert_eq!((config.auth, config.warnings.len()), (Auth::None, 0));
+        let names: Vec<_> = config.cameras.iter().map(|camera| camera.name.as_str()).collect();
+        assert_eq!(names, ["hall", "street"]);
+        for (camera, (name, simulated)) in config.cameras.iter().zip(demo.cameras()) {
+            assert_eq!((camera.name.as_str(), camera.max_connections), (name, MAX_CLIENTS));
+            let Source::Rtsp(source) = &camera.source;
+            assert_eq!(source.url.as_str(), simulated.url());
+            assert_eq!(source.sub.as_ref().map(|sub| sub.to_string()), simulated.sub_url());
         }
-        assert!(text.contains(&demo.cameras()[1].1.sub_url().unwrap()));
-        let yaml: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
-        assert_eq!(yaml["cameras"]["street"]["source"]["rtsp"]["username"], "demo");
         let guide = demo.guide();
         assert!(guide.contains(&format!("rtsp://{}/street/sub", demo.rtsp)), "{guide}");
         let path = demo.config().to_owned();

@@ -44,8 +44,8 @@ pub struct Args {
     /// Send no sound
     #[arg(long, conflicts_with = "audio")]
     pub no_audio: bool,
-    /// Fault: after so long no more RTP, though the connection stays open and requests are answered; a stream works
-    /// again for as long once all its clients have left
+    /// Fault: after so long a client gets no more RTP, though its connection stays open and requests are answered; if it
+    /// connects again, it gets as much again
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub stall_after: Option<Duration>,
     /// Fault: every Nth picture is lost on the way, all its packets

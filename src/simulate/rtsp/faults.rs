@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// The camera falls silent after it has sent for so long: the connection stays open, requests are answered, no RTP
-    /// comes. Counted for each stream anew from when its first client comes, so that a reconnect helps for a while.
+    /// comes. Counted for each client from its own start, so that a reconnect helps for a while.
     pub stall_after: Option<Duration>,
     /// Every n-th video picture is lost on the way: none of its RTP packets is sent, their sequence numbers are used up.
     pub drop_every: Option<u32>,

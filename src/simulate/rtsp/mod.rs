@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  file ── clip.rs ──► units in memory ── player.rs ──► appsrc ! payloader ── faults.rs ──► gstreamer-rtsp-server ──► clients
-//!                                         one timeline   one pipeline a stream              desk.rs counts and refuses
+//!                                         one timeline   one pipeline a client              desk.rs counts and refuses
 //! ```
 //! The addresses are those of Hikvision cameras: `/Streaming/Channels/101` is the main stream, `102` the sub stream.
 
@@ -195,7 +195,6 @@ impl Camera {
         let (player, lens) = Player::start(clips.clone())?;
         let mounts = server.mount_points().unwrap_or_default();
         for (stream, (clip, path)) in clips.iter().zip(STREAMS).enumerate() {
-            // One factory for both spellings, so that they share the pipeline's settings.
             for path in [path.to_owned(), format!("{path}/")] {
                 mounts.add_factory(&path, factory(clip, stream, &player, &switches));
             }
@@ -319,7 +318,9 @@ fn factory(clip: &Arc<Clip>, stream: usize, player: &Arc<Player>, switches: &Arc
     }
     launch.push_str(" )");
     factory.set_launch(&launch);
-    factory.set_shared(true);
+    // A pipeline for each client, as a camera has a session for each: all are fed by the one lens. A shared one would
+    // refuse who comes while it is being taken down behind the last client (503).
+    factory.set_shared(false);
     factory.set_protocols(gst_rtsp::RTSPLowerTrans::TCP | gst_rtsp::RTSPLowerTrans::UDP);
     let permissions = gst::Structure::builder(ROLE)
         .field(RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
@@ -335,7 +336,7 @@ fn factory(clip: &Arc<Clip>, stream: usize, player: &Arc<Player>, switches: &Arc
     factory
 }
 
-/// Joins a pipeline that clients have just brought to life with the camera's timeline.
+/// Joins a pipeline that a client has just brought to life with the camera's timeline.
 fn connect(
     media: &RTSPMedia,
     clip: &Clip,

@@ -25,14 +25,16 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// At the first unit that is due at or after `now`.
+    /// At the unit that is live at `now`: the last one due by then, or the very first.
     fn at(clip: &Clip, track: &Track, now: u64) -> Self {
-        let round = now / clip.length;
-        let mut cursor = Self { round, index: 0, shift: round * clip.length };
-        while cursor.unit(track).is_some_and(|unit| cursor.shift + unit.dts < now) {
-            cursor.advance(clip, track);
+        let round = (now / clip.length).saturating_sub(1);
+        let mut live = Self { round, index: 0, shift: round * clip.length };
+        let mut next = live;
+        while next.unit(track).is_some_and(|unit| next.shift + unit.dts <= now) {
+            live = next;
+            next.advance(clip, track);
         }
-        cursor
+        live
     }
 
     fn unit(self, track: &Track) -> Option<&Unit> {
@@ -65,9 +67,21 @@ struct Feed {
     inputs: Vec<gst_app::AppSrc>,
 }
 
+/// One track of one stream.
+#[derive(Debug)]
+struct Lane {
+    stream: usize,
+    track: usize,
+    cursor: Cursor,
+    /// What was sent last: a pipeline that joins begins with it.
+    live: Option<gst::Sample>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     feeds: Vec<Feed>,
+    /// Empty while nobody watches.
+    lanes: Vec<Lane>,
     last_id: u64,
     stop: bool,
 }
@@ -97,9 +111,14 @@ impl Player {
         (&self.clock, self.epoch)
     }
 
-    /// Feeds these inputs from now on; the answer is for [`Player::remove`].
+    /// Feeds these inputs from now on, at once with what is live now; the answer is for [`Player::remove`].
     pub(super) fn add(&self, stream: usize, inputs: Vec<gst_app::AppSrc>) -> u64 {
         let mut state = self.lock();
+        for lane in state.lanes.iter().filter(|lane| lane.stream == stream) {
+            if let (Some(input), Some(live)) = (inputs.get(lane.track), &lane.live) {
+                push(input, live);
+            }
+        }
         state.last_id += 1;
         let id = state.last_id;
         state.feeds.push(Feed { id, stream, inputs });
@@ -126,35 +145,45 @@ impl Player {
         self.clock.time().saturating_sub(self.epoch).nseconds()
     }
 
-    fn lanes(&self) -> Vec<(usize, usize, Cursor)> {
+    fn lanes(&self) -> Vec<Lane> {
         let now = self.now();
         let clips = self.clips.iter().enumerate();
         clips
             .flat_map(|(stream, clip)| {
                 let tracks = clip.tracks.iter().enumerate();
-                tracks.map(move |(number, track)| (stream, number, Cursor::at(clip, track, now)))
+                tracks.map(move |(number, track)| Lane {
+                    stream,
+                    track: number,
+                    cursor: Cursor::at(clip, track, now),
+                    live: None,
+                })
             })
             .collect()
     }
 
+    fn track(&self, lane: &Lane) -> Option<(&Clip, &Track)> {
+        let clip = self.clips.get(lane.stream)?;
+        Some((clip, clip.tracks.get(lane.track)?))
+    }
+
     fn run(&self) {
-        let mut lanes = Vec::new();
         let mut state = self.lock();
         while !state.stop {
             if state.feeds.is_empty() {
-                lanes.clear();
+                state.lanes.clear();
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            if lanes.is_empty() {
-                lanes = self.lanes();
+            if state.lanes.is_empty() {
+                state.lanes = self.lanes();
             }
-            let due = |(stream, track, cursor): &(usize, usize, Cursor)| {
-                let unit = self.clips.get(*stream)?.tracks.get(*track).and_then(|t| cursor.unit(t))?;
-                Some(cursor.shift + unit.dts)
+            let State { lanes, feeds, .. } = &mut *state;
+            let due = |lane: &Lane| {
+                let (_, track) = self.track(lane)?;
+                Some(lane.cursor.shift + lane.cursor.unit(track)?.dts)
             };
             let next = lanes.iter_mut().filter_map(|lane| Some((due(lane)?, lane))).min_by_key(|(at, _)| *at);
-            let Some((at, (stream, number, cursor))) = next else { return };
+            let Some((at, lane)) = next else { return };
             let now = self.now();
             if at > now {
                 let pause = Duration::from_nanos(at - now);
@@ -165,25 +194,25 @@ impl Player {
                 lanes.clear();
                 continue;
             }
-            let inputs: Vec<gst_app::AppSrc> = state
-                .feeds
+            let Some((clip, track)) = self.track(lane) else { return };
+            let Some(sample) = lane.cursor.unit(track).map(|unit| sample(unit, lane.cursor.shift)) else { return };
+            lane.live = Some(sample.clone());
+            lane.cursor.advance(clip, track);
+            let inputs: Vec<gst_app::AppSrc> = feeds
                 .iter()
-                .filter(|feed| feed.stream == *stream)
-                .filter_map(|feed| feed.inputs.get(*number).cloned())
+                .filter(|feed| feed.stream == lane.stream)
+                .filter_map(|feed| feed.inputs.get(lane.track).cloned())
                 .collect();
             drop(state);
-            if let Some((clip, track)) = self.clips.get(*stream).and_then(|c| Some((c, c.tracks.get(*number)?))) {
-                if let Some(sample) = cursor.unit(track).map(|unit| sample(unit, cursor.shift)) {
-                    for input in inputs {
-                        // A pipeline that is being torn down refuses; it is taken off the list in a moment.
-                        let _ = input.push_sample(&sample);
-                    }
-                }
-                cursor.advance(clip, track);
-            }
+            inputs.iter().for_each(|input| push(input, &sample));
             state = self.lock();
         }
     }
+}
+
+fn push(input: &gst_app::AppSrc, sample: &gst::Sample) {
+    // A pipeline that is being torn down refuses; it is taken off the list in a moment.
+    let _ = input.push_sample(sample);
 }
 
 /// The unit at its place on the endless timeline; the bytes are shared.
@@ -241,10 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn starts_with_what_is_due_next() {
-        let clip = Clip::load(&Footage::Visitors, Video::AsIs, Audio::AsIs).unwrap();
-        let now = clip.length * 5 + 1_234_567_890;
-        let (at, duration) = walk(&clip, 0, now, 1)[0];
-        assert!(at >= now && at - now <= duration, "{at} is not the next after {now}");
+    fn starts_with_what_is_live() {
+        let clip = Clip::load(&Footage::Street, Video::AsIs, Audio::AsIs).unwrap();
+        for now in [0, 1, 1_234_567_890, clip.length - 1, clip.length, clip.length * 5 + 4_321] {
+            for track in [0, 1] {
+                let (at, duration) = walk(&clip, track, now, 1)[0];
+                let first = clip.tracks[track].units[0].dts;
+                assert!((at <= now && now - at <= duration + 1_000) || at == first, "{at} is not live at {now}");
+            }
+        }
     }
 }

@@ -218,6 +218,35 @@ async fn a_stalled_camera_is_silent_and_still_answers() {
 }
 
 #[tokio::test]
+async fn who_comes_during_a_stall_gets_an_answer_and_no_picture() {
+    let camera = Camera::start(Options::new(clip(Footage::Visitors))).unwrap();
+    camera.faults().stall(true);
+    let mut session = tcp(&camera).await;
+    let mut count = 0;
+    while timeout(Duration::from_secs(1), session.next()).await.is_ok() {
+        count += 1;
+        assert!(count < 20, "no silence");
+    }
+    camera.faults().stall(false);
+    pictures(&mut session, 3).await;
+}
+
+#[tokio::test]
+async fn many_who_come_at_once_all_get_the_next_key_picture() {
+    let camera = Camera::start(Options::new(clip(Footage::Visitors))).unwrap();
+    let camera = &camera;
+    let sessions = futures::future::join_all((0..8).map(|_| tcp(camera))).await;
+    let watched = sessions.into_iter().map(|mut session| async move {
+        // The GOP is ten pictures long.
+        pictures(&mut session, 12).await.iter().filter(|p| p.is_random_access_point()).count()
+    });
+    let keys = futures::future::join_all(watched).await;
+    assert!(keys.iter().all(|keys| *keys > 0), "{keys:?}");
+    let counters = camera.counters();
+    assert_eq!((counters.peak, counters.plays), (8, 8));
+}
+
+#[tokio::test]
 async fn stalls_by_itself_and_recovers_with_a_new_client() {
     let faults = Faults { stall_after: Some(Duration::from_millis(500)), ..Faults::default() };
     let camera = Camera::start(Options { faults, ..Options::new(clip(Footage::Visitors)) }).unwrap();
