@@ -67,10 +67,10 @@ struct Run {
     /// Write the addresses really bound to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
-    /// If the configuration names no users: make an `admin` at the first start, print its password once, and keep its
-    /// hash in this directory. For containers.
-    #[arg(long, value_name = "DIRECTORY")]
-    first_admin: Option<PathBuf>,
+    /// For containers and services: if the configuration names no users, the first start makes an `admin`, shows its
+    /// password once, and keeps its hash in this directory.
+    #[arg(long, value_name = "DIRECTORY", env = "STATE_DIRECTORY")]
+    state_directory: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -125,7 +125,15 @@ fn complain(text: &str) {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    // retina tells every session's details as INFO; who wants them says `RUST_LOG=info,retina=info`.
+    let mut directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    if directives.is_empty() {
+        directives = "info".into();
+    }
+    if !directives.contains("retina") {
+        directives += ",retina=warn";
+    }
+    let filter = EnvFilter::builder().parse_lossy(directives);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_target(false).init(),
@@ -154,7 +162,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 fn load(arguments: &Run) -> Option<Config> {
     let Some(file) = arguments.config.find() else {
         tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says what to do");
-        return with_first_admin(Config::default(), arguments.first_admin.as_deref());
+        return with_first_admin(Config::default(), arguments.state_directory.as_deref());
     };
     let name = file.display().to_string();
     match config::load(&file) {
@@ -163,7 +171,7 @@ fn load(arguments: &Run) -> Option<Config> {
             for warning in &config.warnings {
                 tracing::warn!("{}", warning.in_file(&name));
             }
-            with_first_admin(config, arguments.first_admin.as_deref())
+            with_first_admin(config, arguments.state_directory.as_deref())
         }
         Err(mistakes) => {
             for mistake in &mistakes.list {
@@ -272,7 +280,7 @@ impl EndSignals {
 fn demo() -> anyhow::Result<ExitCode> {
     let demo = Demo::start()?;
     let config = ConfigFile { file: Some(demo.config().to_owned()) };
-    run(Run { config, ports_file: None, first_admin: None }, || {
+    run(Run { config, ports_file: None, state_directory: None }, || {
         // Nobody reading is no reason to stop.
         let _ = writeln!(io::stdout(), "{}", demo.guide());
     })

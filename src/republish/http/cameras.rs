@@ -26,6 +26,12 @@ pub(super) fn routes() -> Router<HttpState> {
         .route("/v1/cameras/{name}/commands/{*command}", routing::post(command))
 }
 
+/// All cameras in JSON.
+#[derive(Debug, Serialize)]
+struct List {
+    cameras: Vec<Camera>,
+}
+
 /// A camera in JSON.
 #[derive(Debug, Serialize)]
 struct Camera {
@@ -128,9 +134,8 @@ fn rfc3339(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| jiff::Timestamp::UNIX_EPOCH.to_string(), |at| format!("{at:.0}"))
 }
 
-async fn list(State(state): State<HttpState>) -> Response {
-    let cameras: Vec<_> = state.bus.devices().iter().map(|device| Camera::of(device)).collect();
-    Json(serde_json::json!({ "cameras": cameras })).into_response()
+async fn list(State(state): State<HttpState>) -> Json<List> {
+    Json(List { cameras: state.bus.devices().iter().map(|device| Camera::of(device)).collect() })
 }
 
 async fn one(State(state): State<HttpState>, Path(name): Path<String>) -> Result<Json<Camera>, Problem> {
