@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod corpus;
 mod ingest;
 mod rtsp_server;
 mod support;

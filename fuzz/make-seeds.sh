@@ -1,0 +1,72 @@
+#!/bin/sh
+# Makes the corpora's first inputs again: ffmpeg with libx264 and libx265, Python 3. Pictures are tiny or cut off, so that
+# no file is larger than 8 kB. What fuzzing found is not touched.
+set -eu
+cd "$(dirname "$0")"
+corpus=$PWD/corpus
+testdata=../src/media/testdata
+encode() { # output, pictures, source, then what comes behind
+    out=$1 pictures=$2 source=$3
+    shift 3
+    ffmpeg -v error -y -f lavfi -i "$source" -frames:v "$pictures" "$@" "$out"
+    truncate -s '<8000' "$out"
+}
+
+cp "$testdata"/*.h264 "$corpus/h264/"
+source=testsrc=size=98x84:rate=10
+x264() { name=$1 pictures=$2; shift 2; encode "$corpus/h264/x264-$name.h264" "$pictures" $source -c:v libx264 "$@" -f h264; }
+x264 main-pyramid 10 -pix_fmt yuv420p -profile:v main -x264-params bframes=3:b-adapt=0:b-pyramid=normal
+x264 high-delimiters-hrd 4 -pix_fmt yuv420p -x264-params aud=1:nal-hrd=vbr:vbv-maxrate=300:vbv-bufsize=300:pic-struct=1
+x264 high-scaling-lists 3 -pix_fmt yuv420p -x264-params cqm=jvt:8x8dct=1
+x264 high-fields 4 -pix_fmt yuv420p -x264-params tff=1:bframes=2
+x264 high-slices 3 -pix_fmt yuv420p -x264-params slices=4:bframes=0
+x264 high-422-10 3 -pix_fmt yuv422p10le
+x264 high-444-intra 2 -pix_fmt yuv444p -x264-params keyint=1
+x264 gray-lossless 1 -pix_fmt gray -qp 0
+
+cp "$testdata"/*.h265 "$corpus/h265/"
+x265() { name=$1 pictures=$2 params=$3; shift 3; encode "$corpus/h265/x265-$name.h265" "$pictures" $source -c:v libx265 -x265-params "repeat-headers=1:log-level=none:$params" "$@" -f hevc; }
+x265 main-info 3 info=1 -pix_fmt yuv420p
+x265 main-slices-closed-gop 9 info=0:slices=2:keyint=4:open-gop=0:bframes=2:hdr10=1 -pix_fmt yuv420p
+x265 main-10-window 3 info=0:display-window=2,2,2,2:chromaloc=1:videoformat=component:colorprim=bt709 -pix_fmt yuv420p10le
+x265 444-fields 4 info=0:interlace=tff -pix_fmt yuv444p
+
+cp "$testdata"/*.jpg "$corpus/jpeg/"
+for format in yuvj420p yuvj422p yuvj444p; do
+    encode "$corpus/jpeg/ffmpeg-$format-optimised.jpg" 1 testsrc=size=34x18 -c:v mjpeg -q:v 20 -pix_fmt $format -f mjpeg
+done
+
+python3 - "$corpus" <<'PYTHON'
+import struct, sys
+corpus = sys.argv[1]
+
+def timeline(name, resumed, tracks, steps):
+    head = [int(resumed) | len(tracks) - 1 << 1]
+    head += [rate | sound << 3 | depth << 4 for rate, sound, depth in tracks]
+    with open(f"{corpus}/timeline/{name}", "wb") as out:
+        out.write(bytes(head) + b"".join(steps))
+
+def on(track, frames): return bytes([track | 0 << 2 | frames << 5])
+def back(track, frames): return bytes([track | 1 << 2 | frames << 5])
+def ticks(track, by): return bytes([track | 2 << 2]) + struct.pack("<h", by)
+def far(track, by): return bytes([track | 3 << 2]) + struct.pack("<i", by)
+def to(track, ticks): return bytes([track | 4 << 2]) + struct.pack("<q", ticks)
+def report(track, ntp): return bytes([track | 5 << 2]) + struct.pack("<Q", ntp)
+def describe(track, depth, rate): return bytes([track | 6 << 2, depth, rate])
+def run(track, eights): return bytes([track | 7 << 2 | eights << 5])
+
+VIDEO, UNKNOWN, KNOWN, SOUND = (0, 0, 0), (0, 0, 15), (0, 0, 1), (2, 1, 0)
+group = [on(0, 3), back(0, 2), on(0, 1)]
+timeline("steady", False, [VIDEO], [run(0, 7)] * 3)
+timeline("b-pictures-known", False, [KNOWN], [on(0, 0)] + [b for _ in range(20) for b in (group + [on(0, 1)])])
+timeline("b-pictures-unknown", False, [UNKNOWN], [describe(0, 15, 10), on(0, 0)] + group * 20)
+timeline("b-pictures-late", False, [UNKNOWN], [run(0, 7)] * 8 + group * 10)
+timeline("jumps", False, [VIDEO], [run(0, 1), far(0, 90000 * 3600), run(0, 1), far(0, -90000 * 7200), run(0, 1), to(0, -2**63), to(0, 2**63 - 1), run(0, 1)])
+timeline("jitter", True, [UNKNOWN], [b for n in range(30) for b in (on(0, 1), ticks(0, n % 7 * 50 - 150), on(0, 0))])
+both = [b for n in range(40) for b in (on(0, 1), on(1, 1))]
+timeline("sound", False, [VIDEO, SOUND], [report(0, 1 << 32), report(1, (1 << 32) + (1 << 27))] + both)
+timeline("sound-jumps-later", True, [UNKNOWN, SOUND], both + [far(0, 90000 * 3600)] + [on(1, 1)] * 5 + [far(1, 16000 * 3600)] + both)
+timeline("four-tracks", True, [VIDEO, SOUND, (7, 0, 4), (6, 1, 0)], [bytes([n % 4 | n * 11 % 8 << 5]) for n in range(100)] + [to(2, 2**62), to(3, -2**62)])
+PYTHON
+find corpus -type f -size +8k -print | grep . && exit 1
+find corpus -type f | wc -l

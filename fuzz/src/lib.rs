@@ -1,0 +1,16 @@
+//! What the fuzz targets do with their input. The corpus test of the main package calls the same functions.
+//!
+//! To add a target: a module here with `check` and its line in [`TARGETS`], a file of two lines in `fuzz_targets/`, its
+//! `[[bin]]` in `Cargo.toml`, and a folder with a few small files in `corpus/`.
+
+pub mod h264;
+pub mod h265;
+pub mod jpeg;
+pub mod timeline;
+
+/// A target's name and what it does with an input. It panics if a promise is broken.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target. The names are those of the folders in `corpus/`.
+pub const TARGETS: &[Target] =
+    &[("h264", h264::check), ("h265", h265::check), ("jpeg", jpeg::check), ("timeline", timeline::check)];
