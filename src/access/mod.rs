@@ -134,6 +134,11 @@ impl Access {
         Self::with_limits(auth, users, Limits::default())
     }
 
+    /// Everything open to everybody: `auth: none`.
+    pub fn open() -> Arc<Self> {
+        Arc::new(Self::new(Auth::None, Vec::new()))
+    }
+
     /// Users as configured.
     pub fn with_limits(auth: Auth, users: Vec<User>, limits: Limits) -> Self {
         let list = users.into_iter().map(Arc::new).collect();
