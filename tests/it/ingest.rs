@@ -199,6 +199,18 @@ async fn jumping_timestamps_are_a_discontinuity_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_encoder_that_starts_over_costs_a_reconnection_and_no_viewer() {
+    let acts = vec![Act::StartOverAfter(60), Act::Play];
+    let camera = Camera::start(Options { acts, ..Options::default() }).await;
+    let gateway = Gateway::start(plan(config(camera.url())));
+    let mut viewer = gateway.viewer().await;
+    let track = viewer.pictures(40).await[0].0;
+    assert!(viewer.next_discontinuity().await.random_access);
+    assert_eq!(viewer.pictures(40).await[0].0, track);
+    assert_eq!((camera.seen.connections.load(SeqCst), camera.seen.peak.load(SeqCst)), (2, 1));
+}
+
+#[tokio::test]
 async fn lost_pictures_are_counted_and_told() {
     let camera = Camera::start(Options { acts: vec![Act::LoseEvery(10)], ..Options::default() }).await;
     let gateway = Gateway::start(plan(config(camera.url())));
@@ -265,6 +277,25 @@ async fn nothing_there_is_unreachable_and_nothing_usable_is_unsupported() {
     let (code, text) = gateway.fails_with().await;
     assert_eq!(code, ReasonCode::Unreachable);
     assert!(text.starts_with("nothing answers at 127.0.0.2:"), "{text}");
+}
+
+/// A listener whose queue is full answers no SYN, like a host that is gone.
+#[tokio::test]
+async fn a_host_that_does_not_answer_is_unreachable_and_one_that_hangs_is_busy() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.2:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let url = Url::parse(&format!("rtsp://{address}/main")).unwrap();
+    let patience = Patience { connect: ms(300), answer: ms(300), ..Patience::default() };
+    // The queue takes one connection, which is established, though nobody accepts it.
+    let first = Gateway::start(Plan { patience, ..plan(config(url.clone())) });
+    let (code, text) = first.fails_with().await;
+    assert_eq!(code, ReasonCode::Busy, "{text}");
+    first.running.stop().await;
+    let second = Gateway::start(Plan { patience, ..plan(config(url)) });
+    let (code, text) = second.fails_with().await;
+    assert_eq!(code, ReasonCode::Unreachable, "{text}");
 }
 
 #[tokio::test]

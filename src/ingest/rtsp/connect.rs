@@ -63,13 +63,20 @@ pub(super) fn split_credentials(url: &Url, config: &Config) -> (Url, Option<Cred
     (clean, username.map(|username| Credentials { username, password }))
 }
 
+/// The path for messages. Some vendors want the password in it (`/user=admin_password=…`, XMEye).
+fn shown_path(url: &Url) -> String {
+    let path = url.path();
+    let lower = path.to_ascii_lowercase();
+    if ["pass", "pwd", "token"].iter().any(|word| lower.contains(word)) { "***".to_owned() } else { path.to_owned() }
+}
+
 impl Rtsp {
     /// What messages may say of the camera.
     pub(super) fn camera(&self) -> Camera {
         let host = self.url.host().map(|host| host.to_string()).unwrap_or_default();
         Camera {
             address: format!("{host}:{}", self.url.port().unwrap_or(554)),
-            path: self.url.path().to_owned(),
+            path: shown_path(&self.url),
             credentials: self.credentials.is_some(),
         }
     }
@@ -274,6 +281,13 @@ mod tests {
         assert_eq!(split_credentials(&with.url, &with).1.unwrap().username, "three");
         let without = config("rtsp://192.0.2.20/", None);
         assert!(split_credentials(&without.url, &without).1.is_none());
+    }
+
+    #[test]
+    fn passwords_in_paths_are_not_shown() {
+        let shown = |url: &str| shown_path(&Url::parse(url).unwrap());
+        assert_eq!(shown("rtsp://192.0.2.20/live/0?x=y"), "/live/0");
+        assert_eq!(shown("rtsp://192.0.2.20/user=admin_PassWord=hunter2_channel=1.sdp"), "***");
     }
 
     #[cfg(target_endian = "little")]

@@ -46,6 +46,7 @@ impl Cause {
     /// Sorts retina's errors, which are opaque but for the status code, by their documented display forms.
     pub(super) fn of(error: &retina::Error) -> Self {
         let text = error.to_string();
+        tracing::debug!(error = text, "the RTSP library says");
         let line = text.lines().next().unwrap_or_default();
         if let Some(status) = error.status_code() {
             // "STATUS response to METHOD CSeq=N: DESCRIPTION"

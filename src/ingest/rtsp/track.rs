@@ -189,4 +189,114 @@ mod tests {
         assert_eq!(with_sets(delimited, at, &sets)[..], expected);
         assert_eq!(delimiter(&[], is_delimiter), 0);
     }
+
+    const OPEN_GOP_264: &[u8] = include_bytes!("../../media/testdata/x264-main-bframes-open-gop.h264");
+    const INTRA_REFRESH: &[u8] = include_bytes!("../../media/testdata/x264-high-intra-refresh.h264");
+    const OPEN_GOP_265: &[u8] = include_bytes!("../../media/testdata/x265-main-open-gop.h265");
+
+    fn track(codec: Codec) -> Track {
+        let reader = match codec {
+            Codec::H264 => Reader::H264(Box::default()),
+            Codec::H265 => Reader::H265(Box::default()),
+            _ => Reader::Jpeg,
+        };
+        let info = Arc::new(TrackInfo { codec, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) });
+        Track { stream: 0, info, reader, announced_rate: Some(7.5) }
+    }
+
+    /// Parameter sets and access units as retina gives them: the sets apart. All clips have one slice a picture or
+    /// their further slices say so in the first bit after the header.
+    fn stripped(clip: &'static [u8], codec: Codec) -> (Vec<&'static [u8]>, Vec<Vec<u8>>) {
+        let (mut sets, mut units, mut unit) = (Vec::new(), Vec::new(), Vec::new());
+        for nal in annex_b::nal_units(clip) {
+            let (kind, header) = match codec {
+                Codec::H265 => ((nal[0] >> 1) & 0x3f, 2),
+                _ => (nal[0] & 0x1f, 1),
+            };
+            let (is_set, is_slice) = match codec {
+                Codec::H265 => ((32..=34).contains(&kind), kind < 32),
+                _ => ((7..=8).contains(&kind), (1..=5).contains(&kind)),
+            };
+            if is_set {
+                if !sets.contains(&nal) {
+                    sets.push(nal);
+                }
+                continue;
+            }
+            let first = is_slice && nal[header] & 0x80 != 0;
+            let has_slice = unit_has_slice(&unit, codec);
+            if has_slice && (first || !is_slice) {
+                units.push(std::mem::take(&mut unit));
+            }
+            annex_b::push(&mut unit, nal);
+        }
+        units.push(unit);
+        (sets, units)
+    }
+
+    fn unit_has_slice(unit: &[u8], codec: Codec) -> bool {
+        annex_b::nal_units(unit).any(|nal| match codec {
+            Codec::H265 => (nal[0] >> 1) & 0x3f < 32,
+            _ => (1..=5).contains(&(nal[0] & 0x1f)),
+        })
+    }
+
+    #[test]
+    fn every_random_access_unit_gets_its_parameter_sets_back() {
+        for (clip, codec) in
+            [(OPEN_GOP_264, Codec::H264), (INTRA_REFRESH, Codec::H264), (OPEN_GOP_265, Codec::H265)]
+        {
+            let (sets, units) = stripped(clip, codec);
+            let mut track = track(codec);
+            track.set_parameters(&match (codec, &sets[..]) {
+                (Codec::H265, [vps, sps, pps]) => VideoParametersCodec::H265 {
+                    vps: Bytes::from_static(vps),
+                    sps: Bytes::from_static(sps),
+                    pps: Bytes::from_static(pps),
+                },
+                (_, [sps, pps]) => {
+                    VideoParametersCodec::H264 { sps: Bytes::from_static(sps), pps: Bytes::from_static(pps) }
+                }
+                _ => panic!("the clip has other parameter sets"),
+            });
+            let (mut starts, mut others) = (0, 0);
+            for unit in units {
+                let bare: Vec<Vec<u8>> = annex_b::nal_units(&unit).map(<[u8]>::to_vec).collect();
+                let picture = track.picture(unit, false).unwrap();
+                let mut expected: Vec<Vec<u8>> = Vec::new();
+                if picture.random_access {
+                    expected.extend(sets.iter().map(|set| set.to_vec()));
+                }
+                expected.extend(bare);
+                let nals: Vec<Vec<u8>> = annex_b::nal_units(&picture.payload).map(<[u8]>::to_vec).collect();
+                assert_eq!(nals, expected);
+                *(if picture.random_access { &mut starts } else { &mut others }) += 1;
+            }
+            // Open GOPs and intra refresh have one IDR picture at most: the others are what retina does not see.
+            assert!(starts >= 2 && others > starts, "{codec}: {starts} of {others}");
+        }
+    }
+
+    #[test]
+    fn without_parameter_sets_nothing_starts_unless_it_has_to() {
+        let (_, mut units) = stripped(OPEN_GOP_264, Codec::H264);
+        let mut track = track(Codec::H264);
+        assert!(!track.picture(units.remove(0), false).unwrap().random_access);
+        assert!(track.picture(units.remove(0), true).unwrap().random_access);
+        assert!(track.picture(vec![0, 0, 0, 1, 6, 0x80], true).is_none(), "SEI alone is no picture");
+    }
+
+    #[test]
+    fn jpeg_pictures_are_whole_baseline_ones_or_none() {
+        let mut track = track(Codec::Jpeg);
+        let whole = include_bytes!("../../media/testdata/libjpeg-422.jpg");
+        let picture = track.picture(whole.to_vec(), false).unwrap();
+        assert!(picture.random_access && picture.payload == whole[..]);
+        let video = track.info().video().unwrap();
+        assert!(video.width > 0 && video.height > 0);
+        assert_eq!((video.pixel_aspect, video.frame_rate), ((1, 1), Some(7.5)));
+        let progressive = include_bytes!("../../media/testdata/libjpeg-420-progressive.jpg");
+        assert!(track.picture(progressive.to_vec(), false).is_none());
+        assert!(track.picture(whole[..whole.len() / 2].to_vec(), false).is_none());
+    }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Act {
     CloseAfter(usize),
     /// After so many pictures the timestamps jump by so many ticks.
     JumpAfter(usize, i32),
+    /// After so many pictures its encoder starts over: another SSRC, other sequence numbers and timestamps.
+    StartOverAfter(usize),
     /// Leaves out each n-th picture, with its sequence numbers.
     LoseEvery(usize),
     /// Sends no key pictures.
@@ -196,6 +198,7 @@ struct Connection<'a> {
     playing: bool,
     sent: usize,
     sequence: HashMap<String, u16>,
+    ssrc: u32,
     clock: u32,
 }
 
@@ -229,6 +232,7 @@ impl<'a> Connection<'a> {
             playing: false,
             sent: 0,
             sequence: HashMap::new(),
+            ssrc: 0xcafe_0000,
             clock,
         }
     }
@@ -350,6 +354,11 @@ impl<'a> Connection<'a> {
             Act::SilentAfter(pictures) if self.sent >= pictures => return Ok(true),
             Act::CloseAfter(pictures) if self.sent >= pictures => return Ok(false),
             Act::JumpAfter(pictures, by) if self.sent == pictures => self.clock = self.clock.wrapping_add_signed(by),
+            Act::StartOverAfter(pictures) if self.sent == pictures => {
+                self.ssrc += 0x100;
+                self.sequence.clear();
+                self.clock = 0;
+            }
             _ => {}
         }
         let pictures = pictures();
@@ -392,7 +401,7 @@ impl<'a> Connection<'a> {
         let mut packet = vec![0x80, payload_type | u8::from(mark) << 7];
         packet.extend_from_slice(&sequence.to_be_bytes());
         packet.extend_from_slice(&clock.to_be_bytes());
-        packet.extend_from_slice(&(0xcafe_0000 + u32::from(payload_type)).to_be_bytes());
+        packet.extend_from_slice(&(self.ssrc + u32::from(payload_type)).to_be_bytes());
         packet.extend_from_slice(payload);
         match sink {
             Sink::Channel(channel) => {
