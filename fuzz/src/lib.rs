@@ -5,12 +5,20 @@
 
 pub mod h264;
 pub mod h265;
+pub mod interleaved;
 pub mod jpeg;
+pub mod rtsp_request;
 pub mod timeline;
 
 /// A target's name and what it does with an input. It panics if a promise is broken.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. The names are those of the folders in `corpus/`.
-pub const TARGETS: &[Target] =
-    &[("h264", h264::check), ("h265", h265::check), ("jpeg", jpeg::check), ("timeline", timeline::check)];
+pub const TARGETS: &[Target] = &[
+    ("h264", h264::check),
+    ("h265", h265::check),
+    ("interleaved", interleaved::check),
+    ("jpeg", jpeg::check),
+    ("rtsp_request", rtsp_request::check),
+    ("timeline", timeline::check),
+];

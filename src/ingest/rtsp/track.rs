@@ -120,6 +120,7 @@ impl Track {
                     width: picture.width.into(),
                     height: picture.height.into(),
                     pixel_aspect: (1, 1),
+                    reorder_depth: Some(0),
                     ..VideoFormat::default()
                 };
                 self.set_format(format);
@@ -243,9 +244,7 @@ mod tests {
 
     #[test]
     fn every_random_access_unit_gets_its_parameter_sets_back() {
-        for (clip, codec) in
-            [(OPEN_GOP_264, Codec::H264), (INTRA_REFRESH, Codec::H264), (OPEN_GOP_265, Codec::H265)]
-        {
+        for (clip, codec) in [(OPEN_GOP_264, Codec::H264), (INTRA_REFRESH, Codec::H264), (OPEN_GOP_265, Codec::H265)] {
             let (sets, units) = stripped(clip, codec);
             let mut track = track(codec);
             track.set_parameters(&match (codec, &sets[..]) {
