@@ -13,6 +13,9 @@ struct Track {
     last: Option<MediaTime>,
 }
 
+/// Access units an input may make, so that a second is enough for a thousand inputs.
+const MAX_UNITS: usize = 1_000;
+
 /// Plays the input:
 ///
 /// | bytes | meaning |
@@ -27,11 +30,13 @@ pub fn check(data: &[u8]) {
     let resumed = head & 1 == 1;
     let mut timeline = if resumed { Timeline::resume(end) } else { Timeline::new() };
     let mut tracks: Vec<Track> = (0..=head >> 1 & 3).map(|_| add_track(&mut timeline, input.byte())).collect();
-    while !input.0.is_empty() {
+    let mut units = 0;
+    while !input.0.is_empty() && units < MAX_UNITS {
+        units += 1;
         let step = input.byte();
         let index = usize::from(step & 3) % tracks.len();
         let track = &mut tracks[index];
-        if !self::step(&mut timeline, track, step, &mut input) {
+        if !self::step(&mut timeline, track, step, &mut input, &mut units) {
             continue;
         }
         let stamp = timeline.stamp(track.id, track.ticks);
@@ -54,7 +59,7 @@ fn add_track(timeline: &mut Timeline, byte: u8) -> Track {
 }
 
 /// Moves the track's clock; says whether an access unit comes then.
-fn step(timeline: &mut Timeline, track: &mut Track, step: u8, input: &mut Input<'_>) -> bool {
+fn step(timeline: &mut Timeline, track: &mut Track, step: u8, input: &mut Input<'_>, units: &mut usize) -> bool {
     let small = i64::from(step >> 5);
     match step >> 2 & 7 {
         // On and back by frames, by ticks, and to anywhere.
@@ -75,6 +80,7 @@ fn step(timeline: &mut Timeline, track: &mut Track, step: u8, input: &mut Input<
         // A run of steady frames.
         _ => {
             for _ in 0..small * 8 {
+                *units += 1;
                 track.ticks = track.ticks.wrapping_add(track.frame);
                 let stamp = timeline.stamp(track.id, track.ticks);
                 assert!(track.last.is_none_or(|last| stamp.dts > last) && stamp.dts <= stamp.pts);

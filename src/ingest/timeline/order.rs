@@ -10,7 +10,8 @@ const WINDOW: usize = MAX_DEPTH as usize + 1;
 const MAX_REORDER: i128 = 2 * SECOND;
 /// How far a track without reordering may step back without being taken to have jumped.
 const MAX_JITTER: i128 = 100 * MILLISECOND;
-/// Room below `pts` while the reorder depth is being learned: this or six pictures.
+/// Room below `pts` for pictures to come that are shown before, at the start and while the reorder depth is being
+/// learned: this or six pictures.
 const RESERVE: i128 = 500 * MILLISECOND;
 const MAX_RESERVE: i128 = 1500 * MILLISECOND;
 /// Pictures without anything new until the depth counts as learned. B pictures show within one run of them.
@@ -72,15 +73,23 @@ impl Order {
     /// How long a frame lasts: the median distance of the last pictures, else what was announced. Doubled stamps do not
     /// count as distances.
     pub(super) fn frame(&self) -> i128 {
-        let gaps = self.largest.windows(2).map(|pair| pair[0] - pair[1]);
-        let mut gaps: Vec<i128> = gaps.filter(|&gap| gap >= self.usual_frame / 8).collect();
-        gaps.sort_unstable();
-        gaps.get(gaps.len() / 2).copied().unwrap_or(self.usual_frame).min(SECOND)
+        let mut gaps = [0; WINDOW];
+        let mut count = 0;
+        for gap in self.largest.windows(2).map(|pair| pair[0] - pair[1]).filter(|&gap| gap >= MILLISECOND) {
+            gaps[count] = gap;
+            count += 1;
+        }
+        match &mut gaps[..count] {
+            [] => self.usual_frame,
+            gaps => *gaps.select_nth_unstable(count / 2).1,
+        }
+        .min(SECOND)
     }
 
     /// How far a first `pts` should be after the floor.
     pub(super) fn lead(&self) -> i128 {
-        self.reserve.max(i128::from(self.depth) * self.usual_frame) + self.usual_frame
+        let reserve = if self.depth > 0 { self.wanted_reserve() } else { self.reserve };
+        reserve + i128::from(self.depth) * self.tick + self.usual_frame
     }
 
     /// Whether `pts` is further back than reordering or jitter explain.
@@ -111,8 +120,9 @@ impl Order {
             return Err(Missing(after_last + self.reserve + self.frame() - pts));
         }
         if self.largest.is_empty() {
-            let before = (1..=i128::from(self.depth)).map(|back| pts - back * self.usual_frame);
-            self.largest.extend(before);
+            // Room for the leading pictures of an open GOP, which come next and are shown before.
+            let before = pts - self.wanted_reserve();
+            self.largest.extend((0..i128::from(self.depth)).map(|back| before - back * self.tick));
         }
         let at = self.larger_than(pts);
         self.largest.insert(at, pts);
