@@ -164,7 +164,7 @@ pub struct Camera {
     switches: Arc<Switches>,
     player: Arc<Player>,
     main_loop: glib::MainLoop,
-    threads: Vec<JoinHandle<()>>,
+    server: Option<JoinHandle<()>>,
 }
 
 const STREAMS: [&str; 2] = ["/Streaming/Channels/101", "/Streaming/Channels/102"];
@@ -186,13 +186,18 @@ impl Camera {
         if let Some(login) = &options.login {
             server.set_auth(Some(&auth(login)));
         }
+        // One thread for everything: a connection that is closed from another thread than the one that reads it is not
+        // closed cleanly (GStreamer 1.22), and the limit of clients needs no lock. No request takes long here.
+        if let Some(threads) = server.thread_pool() {
+            threads.set_max_threads(0);
+        }
         let reception = desk.clone();
         server.connect_client_connected(move |_, client| reception.receive(client));
         let listener = server
             .create_source(gio::Cancellable::NONE)
             .map_err(|e| SimulateError::Bind { listen: options.listen, text: e.message().to_owned() })?;
         let port = u16::try_from(server.bound_port()).unwrap_or(options.listen.port());
-        let (player, lens) = Player::start(clips.clone())?;
+        let player = Player::start(clips.clone())?;
         let mounts = server.mount_points().unwrap_or_default();
         for (stream, (clip, path)) in clips.iter().zip(STREAMS).enumerate() {
             for path in [path.to_owned(), format!("{path}/")] {
@@ -234,9 +239,9 @@ impl Camera {
             switches,
             player,
             main_loop,
-            threads: vec![lens],
+            server: None,
         };
-        camera.threads.push(serve?);
+        camera.server = Some(serve?);
         Ok(camera)
     }
 
@@ -284,14 +289,18 @@ impl Camera {
 
 impl Drop for Camera {
     fn drop(&mut self) {
-        self.player.stop();
-        let main_loop = self.main_loop.clone();
         // From inside, so that a loop which has not begun to run yet ends too.
-        self.main_loop.context().invoke(move || main_loop.quit());
-        for thread in self.threads.drain(..) {
+        let main_loop = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::HIGH, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.main_loop.context()));
+        if let Some(server) = self.server.take() {
             // A thread that panicked has said so; there is nothing left to stop.
-            let _ = thread.join();
+            let _ = server.join();
         }
+        self.player.stop();
     }
 }
 

@@ -6,11 +6,12 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Behind by more than this (the machine slept), the player goes on with what is live rather than catching up.
 const BEHIND: u64 = 2_000_000_000;
+/// How often a stopped player looks whether it is still needed.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// Where a track's next unit lies on the endless timeline. All times in nanoseconds from the camera's start.
 ///
@@ -97,13 +98,13 @@ pub(super) struct Player {
 
 impl Player {
     /// `clips[0]` is the main stream, `clips[1]` the sub stream if there is one. Time starts now.
-    pub(super) fn start(clips: Vec<Arc<Clip>>) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+    pub(super) fn start(clips: Vec<Arc<Clip>>) -> std::io::Result<Arc<Self>> {
         let clock = gst::SystemClock::obtain();
         let epoch = clock.time();
         let player = Arc::new(Self { clips, clock, epoch, state: Mutex::default(), wake: Condvar::new() });
         let own = player.clone();
-        let thread = std::thread::Builder::new().name("simulated-lens".into()).spawn(move || own.run())?;
-        Ok((player, thread))
+        std::thread::Builder::new().name("simulated-lens".into()).spawn(move || own.run())?;
+        Ok(player)
     }
 
     /// The clock and its time at the camera's start: what a pipeline must take as clock and base time.
@@ -130,10 +131,10 @@ impl Player {
         self.lock().feeds.retain(|feed| feed.id != id);
     }
 
+    /// Ends the thread once the last pipeline is gone. Not before: a request that is still being answered waits for the
+    /// first picture, and its connection stays open until then.
     pub(super) fn stop(&self) {
-        let mut state = self.lock();
-        state.stop = true;
-        state.feeds.clear();
+        self.lock().stop = true;
         self.wake.notify_one();
     }
 
@@ -166,12 +167,17 @@ impl Player {
         Some((clip, clip.tracks.get(lane.track)?))
     }
 
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         let mut state = self.lock();
-        while !state.stop {
+        // Whoever might still bring a pipeline (a factory, a pipeline being built) holds a reference.
+        while !state.stop || Arc::strong_count(self) > 1 {
             if state.feeds.is_empty() {
                 state.lanes.clear();
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = if state.stop {
+                    self.wake.wait_timeout(state, LAST_LOOK).unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+                };
                 continue;
             }
             if state.lanes.is_empty() {

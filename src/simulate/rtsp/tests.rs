@@ -319,6 +319,31 @@ async fn dies_at_once_and_returns_on_the_same_port() {
 }
 
 #[tokio::test]
+async fn dies_in_the_middle_of_anything() {
+    let visitors = clip(Footage::Visitors);
+    let mut listen = "127.0.0.1:0".parse().unwrap();
+    for step in 0..20 {
+        let camera = Camera::start(Options { listen, ..Options::new(visitors.clone()) }).unwrap();
+        listen = camera.address();
+        let watch = |url: String| async move {
+            let mut session = play(&url, None, Transport::default()).await?;
+            while let Some(item) = item(&mut session).await {
+                item?;
+            }
+            Ok::<_, retina::Error>(())
+        };
+        let clients: Vec<_> = (0..3).map(|_| tokio::spawn(watch(camera.url()))).collect();
+        // Not a wait for anything: the moment at which the power goes, from before the first request to after PLAY.
+        tokio::time::sleep(Duration::from_millis(step * 4)).await;
+        tokio::task::spawn_blocking(move || drop(camera)).await.unwrap();
+        for client in clients {
+            // However it ends, with an error or the end of the stream, it ends.
+            let _ = timeout(PATIENCE, client).await.expect("no client hangs").unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn counts_what_it_sees() {
     let camera = Camera::start(Options::new(clip(Footage::Street))).unwrap();
     assert_eq!(camera.counters(), Counters::default());
