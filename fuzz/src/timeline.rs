@@ -13,8 +13,8 @@ struct Track {
     last: Option<MediaTime>,
 }
 
-/// Access units an input may make, so that a second is enough for a thousand inputs.
-const MAX_UNITS: usize = 1_000;
+/// Access units an input may make, so that five minutes are enough for a million inputs.
+const MAX_UNITS: usize = 500;
 
 /// Plays the input:
 ///
