@@ -118,6 +118,12 @@ fn main() -> ExitCode {
     })
 }
 
+/// Says something to whoever reads standard output.
+fn say(text: &str) {
+    // Nobody reading is no reason to stop.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 /// Says something to the person at the terminal, where there is no log.
 fn complain(text: &str) {
     // Standard error may be closed, and then nobody wants to know.
@@ -191,9 +197,9 @@ fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> 
         Ok((users, made)) => {
             config.users = users;
             if let Some(made) = made {
-                // The only time that a secret is shown: nobody could know it otherwise.
-                complain(&format!(
-                    "\nFirst start: a user was made. This is shown once, and only a hash of the password is kept.\n\
+                // The only time that a secret is shown, as nobody could know it otherwise; and not in the log.
+                say(&format!(
+                    "\nFirst start: a user was made. This is shown once; of the password only a hash is kept.\n\
                      \n    user name   {}\n    password    {}\n    stream key  {}    (the password in rtsp:// addresses)\n",
                     made.name,
                     made.password.reveal(),
@@ -281,8 +287,7 @@ fn demo() -> anyhow::Result<ExitCode> {
     let demo = Demo::start()?;
     let config = ConfigFile { file: Some(demo.config().to_owned()) };
     run(Run { config, ports_file: None, state_directory: None }, || {
-        // Nobody reading is no reason to stop.
-        let _ = writeln!(io::stdout(), "{}", demo.guide());
+        say(&demo.guide());
     })
 }
 

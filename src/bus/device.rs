@@ -175,19 +175,24 @@ pub struct Device {
     commands: watch::Sender<Vec<CommandInfo>>,
     session: Mutex<Option<mpsc::Sender<CommandRequest>>>,
     /// Who watches.
-    pub viewers: Viewers,
+    pub viewers: Arc<Viewers>,
 }
 
 impl Device {
     /// A device that has not been tried yet.
     pub fn new(options: DeviceOptions) -> Arc<Self> {
+        Self::replacing(options, None)
+    }
+
+    /// Like [`Self::new`], in place of a device whose configuration has changed: its viewers, who stay, still count.
+    pub fn replacing(options: DeviceOptions, old: Option<&Self>) -> Arc<Self> {
         let status = Status { state: State::Connecting, reason: None, since: SystemTime::now() };
         Arc::new(Self {
             options,
             status: watch::Sender::new(status),
             commands: watch::Sender::default(),
             session: Mutex::default(),
-            viewers: Viewers::default(),
+            viewers: old.map(|old| Arc::clone(&old.viewers)).unwrap_or_default(),
         })
     }
 

@@ -118,13 +118,9 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
     };
     let main = main.resuming(newest_dts(&main_stream));
     let sub = sub.map(|(sub, stream)| (sub.resuming(newest_dts(&stream)), stream));
-    let device = Device::new(DeviceOptions {
-        name: plan.name.clone(),
-        family,
-        main: Arc::clone(&main_stream),
-        sub: sub_stream,
-        upstream,
-    });
+    let options =
+        DeviceOptions { name: plan.name.clone(), family, main: Arc::clone(&main_stream), sub: sub_stream, upstream };
+    let device = Device::replacing(options, replaces.map(AsRef::as_ref));
     bus.add(Arc::clone(&device));
 
     let cancel = cancel.child_token();

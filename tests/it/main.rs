@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod app;
 mod corpus;
 mod ingest;
 mod ingest_simulated;
+mod program;
 mod rtsp_server;
 mod support;
