@@ -70,7 +70,8 @@ pub enum StartError {
 /// The running program.
 #[derive(Debug)]
 pub struct App {
-    config: Config,
+    /// The configuration that we started with: what was bound follows from it.
+    started: Config,
     cameras: Cameras,
     state: HttpState,
     site: Arc<ArcSwap<Site>>,
@@ -152,7 +153,7 @@ impl App {
             });
         }
         tracing::info!(http = ?addresses.http, rtsp = ?addresses.rtsp, cameras = config.cameras.len(), "started");
-        Ok(Self { config, cameras, state, site, addresses, viewers, root, serving })
+        Ok(Self { started: config, cameras, state, site, addresses, viewers, root, serving })
     }
 
     /// The addresses really bound.
@@ -172,7 +173,7 @@ impl App {
 
     /// Goes over to the configuration as read again.
     pub async fn reload(&mut self, config: Config) {
-        for key in needs_restart(&self.config, &config) {
+        for key in needs_restart(&self.started, &config) {
             tracing::warn!("`{key}` has changed; that takes effect after a restart");
         }
         self.state.access.replace(config.auth, config.users.clone());
@@ -180,8 +181,7 @@ impl App {
         self.site.store(Arc::new(Site::new(state)));
         self.cameras.become_those(&config.cameras).await;
         self.state.health.set_config_ok(true);
-        self.config = config;
-        tracing::info!(cameras = self.config.cameras.len(), "the configuration was read again");
+        tracing::info!(cameras = config.cameras.len(), "the configuration was read again");
     }
 
     /// Ends everything in order: listening, viewers, devices; within 5 s.

@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fanlight::access::{self, Auth, Role, password};
 use fanlight::app::{App, Options, StartError, healthcheck};
 use fanlight::config::{self, Config};
-use fanlight::simulate::{self, demo::Demo};
+use fanlight::simulate;
+use fanlight::simulate::demo::{Demo, Reach};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,7 +43,11 @@ enum Command {
         config: ConfigFile,
     },
     /// Two simulated cameras and an ordinary gateway in front of them; prints what to open.
-    Demo,
+    Demo {
+        /// Let everybody in the local network watch, not only this machine.
+        #[arg(long)]
+        lan: bool,
+    },
     /// One simulated device in the foreground; what happens to it goes to standard output as JSON.
     Simulate(simulate::Args),
     /// Read a password from the terminal or standard input and print a whole line for `users:`.
@@ -96,9 +101,9 @@ fn main() -> ExitCode {
             start_log(log_format);
             run(arguments, || {})
         }
-        Command::Demo => {
+        Command::Demo { lan } => {
             start_log(log_format);
-            demo()
+            demo(if lan { Reach::Lan } else { Reach::Loopback })
         }
         Command::Simulate(arguments) => {
             start_log(log_format);
@@ -283,8 +288,8 @@ impl EndSignals {
     }
 }
 
-fn demo() -> anyhow::Result<ExitCode> {
-    let demo = Demo::start()?;
+fn demo(reach: Reach) -> anyhow::Result<ExitCode> {
+    let demo = Demo::start(reach)?;
     let config = ConfigFile { file: Some(demo.config().to_owned()) };
     run(Run { config, ports_file: None, state_directory: None }, || {
         say(&demo.guide());

@@ -4,11 +4,43 @@
 use super::rtsp::{Audio, Camera, Clip, Footage, Login, Options, Video};
 use super::{SimulateError, rtsp};
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 /// What a cheap camera allows.
 const MAX_CLIENTS: usize = 3;
+
+/// Who may reach the gateway of a demo. The cameras stay on loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This machine.
+    Loopback,
+    /// Everybody in the local network, without asking who it is: it is stock footage.
+    Lan,
+}
+
+impl Reach {
+    fn listen(self) -> Ipv4Addr {
+        match self {
+            Self::Loopback => Ipv4Addr::LOCALHOST,
+            Self::Lan => Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
+    /// Our address as those see it who may reach us.
+    fn host(self) -> IpAddr {
+        let lan = || {
+            // Connecting a UDP socket sends nothing and tells the address that would be used.
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+            socket.local_addr().map(|address| address.ip())
+        };
+        match self {
+            Self::Loopback => Ipv4Addr::LOCALHOST.into(),
+            Self::Lan => lan().unwrap_or_else(|_: std::io::Error| Ipv4Addr::LOCALHOST.into()),
+        }
+    }
+}
 
 /// Two cameras on loopback and the configuration of a gateway in front of them, until it is dropped.
 #[derive(Debug)]
@@ -28,7 +60,7 @@ impl Demo {
     ///
     /// # Errors
     /// What keeps a camera from starting, or a file from being written.
-    pub fn start() -> Result<Self, SimulateError> {
+    pub fn start(reach: Reach) -> Result<Self, SimulateError> {
         let load = |footage| Clip::load(&footage, Video::AsIs, Audio::AsIs);
         let limited = |clip| Options { max_clients: Some(MAX_CLIENTS), ..Options::new(clip) };
         let hall = Camera::start(limited(load(Footage::Visitors)?))?;
@@ -36,8 +68,9 @@ impl Demo {
         let login = Login { user: "demo".into(), password: "demo".into() };
         let street = Options { sub: Some(street.clone()), login: Some(login.clone()), ..limited(street) };
         let street = Camera::start(street)?;
-        let (rtsp, http) = (free_tcp(8554)?, free_tcp(8484)?);
-        let udp = free_udp_pair(8000)?;
+        let listen = reach.listen();
+        let (rtsp, http) = (free_tcp(listen, 8554)?, free_tcp(listen, 8484)?);
+        let udp = free_udp_pair(listen, 8000)?;
         let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
         let config = dir.path().join("fanlight.yaml");
         let text = format!(
@@ -45,7 +78,7 @@ impl Demo {
 # Written by `fanlight demo`; removed when the demo ends. Yours looks the same, with your cameras' addresses.
 http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
-auth: none                    # everybody on this machine may watch: fine here, not on a network
+auth: none                    # whoever reaches it may watch: fine for a demo, not for your cameras
 cameras:
   hall:                       # short form: just the address
     source: {}
@@ -67,7 +100,8 @@ cameras:
             login.password,
         );
         std::fs::write(&config, text)?;
-        Ok(Self { hall, street, rtsp, http, config, _dir: dir })
+        let seen = |address: SocketAddr| SocketAddr::new(reach.host(), address.port());
+        Ok(Self { hall, street, rtsp: seen(rtsp), http: seen(http), config, _dir: dir })
     }
 
     /// The configuration file: to be run like any other.
@@ -118,20 +152,20 @@ Ctrl-C ends the demo.
     }
 }
 
-/// `preferred` on loopback if nobody has it, else any free port.
-fn free_tcp(preferred: u16) -> std::io::Result<SocketAddr> {
-    let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    TcpListener::bind((Ipv4Addr::LOCALHOST, preferred)).or_else(|_| any())?.local_addr()
+/// `preferred` at that address if nobody has it, else any free port.
+fn free_tcp(listen: Ipv4Addr, preferred: u16) -> std::io::Result<SocketAddr> {
+    let any = || TcpListener::bind((listen, 0));
+    TcpListener::bind((listen, preferred)).or_else(|_| any())?.local_addr()
 }
 
 /// An even UDP port whose successor is free too (RFC 3550 section 11): `preferred` or any.
-fn free_udp_pair(preferred: u16) -> std::io::Result<u16> {
+fn free_udp_pair(listen: Ipv4Addr, preferred: u16) -> std::io::Result<u16> {
     let pair = |port: u16| {
-        let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+        let first = UdpSocket::bind((listen, port))?;
         let port = first.local_addr()?.port();
         let next = port.checked_add(1).filter(|_| port.is_multiple_of(2));
         let next = next.ok_or(std::io::ErrorKind::AddrInUse)?;
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, next)).map(|_| port)
+        UdpSocket::bind((listen, next)).map(|_| port)
     };
     pair(preferred).or_else(|mut error| {
         for _ in 0..64 {
@@ -152,7 +186,7 @@ mod tests {
 
     #[test]
     fn writes_an_ordinary_configuration_and_tidies_up() {
-        let demo = Demo::start().unwrap();
+        let demo = Demo::start(Reach::Loopback).unwrap();
         let config = crate::config::load(demo.config()).unwrap();
         assert_eq!((config.auth, config.warnings.len()), (Auth::None, 0));
         let names: Vec<_> = config.cameras.iter().map(|camera| camera.name.as_str()).collect();
@@ -174,9 +208,9 @@ mod tests {
     fn taken_ports_are_passed_over() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        assert_ne!(free_tcp(port).unwrap().port(), port);
-        let first = free_udp_pair(0).unwrap();
+        assert_ne!(free_tcp(Ipv4Addr::LOCALHOST, port).unwrap().port(), port);
+        let first = free_udp_pair(Ipv4Addr::LOCALHOST, 0).unwrap();
         let _held = UdpSocket::bind((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
-        assert_ne!(free_udp_pair(first).unwrap(), first);
+        assert_ne!(free_udp_pair(Ipv4Addr::LOCALHOST, first).unwrap(), first);
     }
 }

@@ -109,7 +109,8 @@ async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<(), Box
             "a page of another origin may not do this unless its origin is listed under http: allow_origins",
         );
     }
-    let client = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| client(request.headers(), peer.ip(), state));
+    let client = peer
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| client(request.headers(), peer.ip(), |ip| state.trusts(ip)));
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let user = match state.access.check_http(client, authorization).await {
         HttpVerdict::Granted(user) => user,
@@ -149,12 +150,12 @@ fn asked_host(request: &Request<Body>, proxied: bool) -> Option<AskedHost> {
 }
 
 /// The address of the client behind proxies that we trust: the last one in `X-Forwarded-For` that is not such a proxy.
-fn client(headers: &HeaderMap, peer: IpAddr, state: &HttpState) -> IpAddr {
+fn client(headers: &HeaderMap, peer: IpAddr, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     let hops = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<_> = hops.flat_map(|value| value.split(',')).map(str::trim).collect();
     let mut client = peer;
     for hop in hops.iter().rev() {
-        if !state.trusts(client) {
+        if !trusts(client) {
             break;
         }
         match hop.parse::<IpAddr>() {
@@ -193,6 +194,26 @@ mod tests {
         {
             assert_eq!(host(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn only_trusted_proxies_speak_for_others() {
+        let proxies = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let seen = |peer: &str, forwarded: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append(FORWARDED_FOR, value.parse().unwrap());
+            }
+            client(&headers, peer.parse().unwrap(), |ip| proxies.contains(&ip)).to_string()
+        };
+        assert_eq!(seen("198.51.100.7", &["203.0.113.9"]), "198.51.100.7");
+        assert_eq!(seen("192.0.2.1", &["203.0.113.9"]), "203.0.113.9");
+        // What the client itself wrote before its own address does not count.
+        assert_eq!(seen("192.0.2.1", &["127.0.0.1, 203.0.113.9, 192.0.2.2"]), "203.0.113.9");
+        assert_eq!(seen("192.0.2.1", &["127.0.0.1", "203.0.113.9"]), "203.0.113.9");
+        assert_eq!(seen("192.0.2.1", &["::ffff:203.0.113.9"]), "203.0.113.9");
+        assert_eq!(seen("192.0.2.1", &["nonsense"]), "192.0.2.1");
+        assert_eq!(seen("192.0.2.1", &[]), "192.0.2.1");
     }
 
     #[test]

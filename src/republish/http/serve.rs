@@ -5,6 +5,7 @@ use arc_swap::ArcSwap;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+/// How long a client may leave what we sent unacknowledged.
+const GONE: Duration = Duration::from_secs(45);
 
 /// What clients may take.
 #[derive(Clone, Debug)]
@@ -115,8 +119,10 @@ async fn connection(
     limits: Limits,
     cancel: CancellationToken,
 ) {
-    // Answers are small and written whole.
-    let _ = stream.set_nodelay(true);
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%peer, %error, "the connection was gone before it began");
+        return;
+    }
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         site.load().router.clone().oneshot(request.map(Body::new))
@@ -141,6 +147,14 @@ async fn connection(
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "a connection ended");
     }
+}
+
+/// Answers are small and written whole; a client that is gone without a word is noticed.
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(GONE))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE).with_interval(GONE / 9).with_retries(3))
 }
 
 #[cfg(test)]
