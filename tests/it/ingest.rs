@@ -16,7 +16,7 @@ use url::Url;
 /// Long enough for a loaded machine; nothing waits for it when all is well.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -25,47 +25,47 @@ fn quick() -> Pace {
     Pace { lost: (ms(5), ms(40)), busy: (ms(10), ms(60)), ..Pace::default() }
 }
 
-fn config(url: Url) -> Config {
+pub(crate) fn config(url: Url) -> Config {
     Config { url, sub: None, username: None, password: None, transport: Transport::Tcp }
 }
 
-fn plan(config: Config) -> Plan {
+pub(crate) fn plan(config: Config) -> Plan {
     Plan { pace: quick(), ..Plan::new("front", Source::Rtsp(config)) }
 }
 
 /// A gateway's part from cameras to bus.
-struct Gateway {
-    bus: Arc<Bus>,
-    running: Running,
+pub(crate) struct Gateway {
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) running: Running,
 }
 
 impl Gateway {
-    fn start(plan: Plan) -> Self {
+    pub(crate) fn start(plan: Plan) -> Self {
         let bus = Bus::new();
         let running = spawn(&bus, plan, None, &CancellationToken::new());
         Self { bus, running }
     }
 
-    fn device(&self) -> &Arc<Device> {
+    pub(crate) fn device(&self) -> &Arc<Device> {
         self.running.device()
     }
 
-    fn main(&self) -> &Arc<Stream> {
+    pub(crate) fn main(&self) -> &Arc<Stream> {
         self.device().main()
     }
 
-    async fn reaches(&self, state: State) {
+    pub(crate) async fn reaches(&self, state: State) {
         let mut status = self.device().watch_status();
         within("the device gets there", status.wait_for(|status| status.state == state)).await.unwrap();
     }
 
-    async fn fails_with(&self) -> (ReasonCode, String) {
+    pub(crate) async fn fails_with(&self) -> (ReasonCode, String) {
         self.reaches(State::Offline).await;
         let reason = self.device().status().reason.unwrap();
         (reason.code, reason.text)
     }
 
-    async fn viewer(&self) -> Viewer {
+    pub(crate) async fn viewer(&self) -> Viewer {
         assert!(within("the stream starts", self.main().ready()).await);
         Viewer { reader: self.main().subscribe(Want::All), last: Default::default() }
     }
@@ -80,7 +80,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Waits until a condition holds that nobody announces.
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let poll = async {
         while !condition() {
             tokio::time::sleep(ms(2)).await;
@@ -90,13 +90,13 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// A reader that checks what every reader is promised.
-struct Viewer {
+pub(crate) struct Viewer {
     reader: Reader,
     last: std::collections::HashMap<TrackId, MediaTime>,
 }
 
 impl Viewer {
-    async fn next(&mut self) -> (TrackId, AccessUnit) {
+    pub(crate) async fn next(&mut self) -> (TrackId, AccessUnit) {
         let next = within("there is a unit", self.reader.next()).await;
         let (track, unit) = next.expect("the reader stays through all reconnections");
         let last = self.last.insert(track, unit.dts);
@@ -106,7 +106,7 @@ impl Viewer {
     }
 
     /// Reads that many pictures and answers them.
-    async fn pictures(&mut self, count: usize) -> Vec<(TrackId, AccessUnit)> {
+    pub(crate) async fn pictures(&mut self, count: usize) -> Vec<(TrackId, AccessUnit)> {
         let mut pictures = Vec::new();
         while pictures.len() < count {
             let (track, unit) = self.next().await;
@@ -117,7 +117,7 @@ impl Viewer {
         pictures
     }
 
-    async fn next_discontinuity(&mut self) -> AccessUnit {
+    pub(crate) async fn next_discontinuity(&mut self) -> AccessUnit {
         loop {
             let (_, unit) = self.next().await;
             if unit.discontinuity && unit.info.kind() == Kind::Video {
@@ -127,7 +127,7 @@ impl Viewer {
     }
 }
 
-fn nal_types(unit: &AccessUnit) -> Vec<u8> {
+pub(crate) fn nal_types(unit: &AccessUnit) -> Vec<u8> {
     annex_b::nal_units(&unit.payload).map(|nal| nal[0] & 0x1f).collect()
 }
 

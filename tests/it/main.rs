@@ -5,5 +5,6 @@
 
 mod corpus;
 mod ingest;
+mod ingest_simulated;
 mod rtsp_server;
 mod support;

@@ -120,6 +120,7 @@ impl Track {
                     width: picture.width.into(),
                     height: picture.height.into(),
                     pixel_aspect: (1, 1),
+                    reorder_depth: Some(0),
                     ..VideoFormat::default()
                 };
                 self.set_format(format);
