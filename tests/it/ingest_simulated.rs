@@ -9,7 +9,12 @@ use fanlight::simulate::rtsp::{Audio, Camera, Clip, Footage, Login, Options, Vid
 use std::collections::BTreeMap;
 use url::Url;
 
-async fn camera(footage: Footage, video: Video, audio: Audio, change: impl FnOnce(&mut Options) + Send + 'static) -> Camera {
+async fn camera(
+    footage: Footage,
+    video: Video,
+    audio: Audio,
+    change: impl FnOnce(&mut Options) + Send + 'static,
+) -> Camera {
     let start = move || {
         let mut options = Options::new(Clip::load(&footage, video, audio).unwrap());
         change(&mut options);
@@ -108,7 +113,10 @@ async fn jpeg_pictures_are_whole() {
     let gateway = Gateway::start(plan(config(url(&camera))));
     for unit in &read(&gateway, 10).await[&Kind::Video] {
         assert!(unit.random_access && unit.pts == unit.dts);
-        assert_eq!((&unit.payload[..2], &unit.payload[unit.payload.len() - 2..]), (&[0xff, 0xd8][..], &[0xff, 0xd9][..]));
+        assert_eq!(
+            (&unit.payload[..2], &unit.payload[unit.payload.len() - 2..]),
+            (&[0xff, 0xd8][..], &[0xff, 0xd9][..])
+        );
         assert!(unit.info.video().unwrap().height > 0);
     }
 }

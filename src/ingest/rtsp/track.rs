@@ -244,9 +244,7 @@ mod tests {
 
     #[test]
     fn every_random_access_unit_gets_its_parameter_sets_back() {
-        for (clip, codec) in
-            [(OPEN_GOP_264, Codec::H264), (INTRA_REFRESH, Codec::H264), (OPEN_GOP_265, Codec::H265)]
-        {
+        for (clip, codec) in [(OPEN_GOP_264, Codec::H264), (INTRA_REFRESH, Codec::H264), (OPEN_GOP_265, Codec::H265)] {
             let (sets, units) = stripped(clip, codec);
             let mut track = track(codec);
             track.set_parameters(&match (codec, &sets[..]) {
