@@ -2,8 +2,8 @@
 //!
 //! One [`Rtsp`] runs the sessions of one stream: DESCRIBE, SETUP of the first usable picture and sound tracks, PLAY,
 //! TEARDOWN. Metadata tracks are never set up: they can be silent for minutes, and their RTP-Info trips strict
-//! clients (Hikvision family). Where a camera takes few clients, a connection counts from before it is opened until it is closed on both
-//! sides, the TEARDOWN included.
+//! clients (Hikvision family). A connection counts from before it is opened until it is closed on both sides, the
+//! TEARDOWN included: cameras that take few clients count the same way.
 
 mod config;
 mod connect;

@@ -172,19 +172,22 @@ impl RequestReader {
             // The blank line may be cut anywhere in its four bytes.
             self.searched = self.buffer.len().saturating_sub(3);
             if self.buffer.len() > MAX_HEAD {
-                return Err(self.lost(Status::BadRequest, "the head is longer than 16 KiB"));
+                return Err(self.too_long());
             }
             return Ok(None);
         };
         if end > MAX_HEAD {
-            return Err(self.lost(Status::BadRequest, "the head is longer than 16 KiB"));
+            return Err(self.too_long());
         }
         let Some(head) = self.buffer.get(..end) else { return Ok(None) };
         let head = latin1(head);
         let parsed = parse_head(&head);
         let length = match content_length(&head) {
             Ok(length) => length,
-            Err(reason) => return Err(self.lost(Status::BadRequest, reason)),
+            Err(reason) => {
+                let (status, cseq) = (Status::BadRequest, find_cseq(&head));
+                return Err(BadRequest { status, cseq, reason, recoverable: false });
+            }
         };
         if length > MAX_BODY {
             self.skip(end);
@@ -213,9 +216,10 @@ impl RequestReader {
         self.searched = 0;
     }
 
-    fn lost(&self, status: Status, reason: &'static str) -> BadRequest {
-        let head = self.buffer.get(..self.buffer.len().min(MAX_HEAD)).unwrap_or_default();
-        BadRequest { status, cseq: find_cseq(&latin1(head)), reason, recoverable: false }
+    fn too_long(&self) -> BadRequest {
+        let head = self.buffer.get(..MAX_HEAD).unwrap_or_default();
+        let (status, cseq) = (Status::BadRequest, find_cseq(&latin1(head)));
+        BadRequest { status, cseq, reason: "the head is longer than 16 KiB", recoverable: false }
     }
 }
 
