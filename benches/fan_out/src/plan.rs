@@ -37,6 +37,8 @@ pub struct Viewer {
     pub receive_buffer: Option<usize>,
     /// Goes as soon as it has its first whole key picture.
     pub leave_at_key: bool,
+    /// Its latency counts. Not where old pictures are what is asked for: at a join, after a stall.
+    pub timed: bool,
 }
 
 impl Viewer {
@@ -50,6 +52,7 @@ impl Viewer {
             stall: None,
             receive_buffer: None,
             leave_at_key: false,
+            timed: true,
         }
     }
 }
@@ -155,7 +158,7 @@ impl Quantiles {
 /// What all viewers saw.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// From the camera's stamp to the picture's last packet being read, within the window, stalled viewers apart.
+    /// From the camera's stamp to the picture's last packet being read, within the window, of the viewers that are timed.
     pub latency_ms: Quantiles,
     /// One for each viewer of the plan, in its order.
     pub viewers: Vec<Outcome>,

@@ -22,6 +22,8 @@ pub struct Receiver {
 /// The picture that is being received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Picture {
+    /// RTP timestamp, from its first packet on.
+    time: Option<u32>,
     slices: bool,
     key: bool,
     hurt: bool,
@@ -60,10 +62,11 @@ impl Receiver {
 
     /// One RTP packet, read at `now_us`.
     pub fn packet(&mut self, packet: &[u8], now_us: u64) {
-        let &[first, second, seq_high, seq_low, ..] = packet else { return };
+        let &[first, second, seq_high, seq_low, t0, t1, t2, t3, ..] = packet else { return };
         if packet.len() < 12 || first >> 6 != 2 {
             return;
         }
+        let mut gap = false;
         let seq = u16::from_be_bytes([seq_high, seq_low]);
         if let Some(previous) = self.seq {
             let missing = seq.wrapping_sub(previous.wrapping_add(1));
@@ -72,7 +75,7 @@ impl Receiver {
             }
             if missing > 0 {
                 self.seen.lost_packets += u64::from(missing);
-                self.picture.hurt = true;
+                gap = true;
             }
         }
         self.seq = Some(seq);
@@ -83,6 +86,18 @@ impl Receiver {
         }
         let Some(payload) = payload(packet) else { return };
         let kind = payload[0] & 0x1f;
+        let time = u32::from_be_bytes([t0, t1, t2, t3]);
+        if self.picture.time.is_some_and(|t| t != time) {
+            // the end of the one before is missing
+            let cut = Picture { hurt: true, ..std::mem::take(&mut self.picture) };
+            if cut.slices {
+                self.complete(cut, now_us);
+            }
+        }
+        // packets missing between two pictures hurt the second one unless it visibly starts here
+        let starts = self.picture.time.is_none() && starts_picture(payload);
+        self.picture.hurt |= gap && !starts;
+        self.picture.time = Some(time);
         match kind {
             1..=23 => self.nal(kind, payload),
             24 => self.aggregate(&payload[1..]),
@@ -96,9 +111,11 @@ impl Receiver {
             }
             _ => {}
         }
-        if second & 0x80 != 0 && self.picture.slices {
+        if second & 0x80 != 0 {
             let picture = std::mem::take(&mut self.picture);
-            self.complete(picture, now_us);
+            if picture.slices {
+                self.complete(picture, now_us);
+            }
         }
     }
 
@@ -165,6 +182,12 @@ impl Receiver {
     }
 }
 
+/// An access unit delimiter or a sequence parameter set comes first, alone or in a STAP-A (H.264 7.4.1.2.3).
+fn starts_picture(payload: &[u8]) -> bool {
+    let first = if payload[0] & 0x1f == 24 { payload.get(3) } else { payload.first() };
+    first.is_some_and(|b| matches!(b & 0x1f, 7 | 9))
+}
+
 /// The payload of an RTP packet of at least 12 bytes; none where it is empty.
 fn payload(packet: &[u8]) -> Option<&[u8]> {
     let first = packet[0];
@@ -181,17 +204,18 @@ fn payload(packet: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn rtp(seq: u16, marker: bool, payload: &[u8]) -> Vec<u8> {
+    fn rtp(seq: u16, time: u32, marker: bool, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x80, 96 | u8::from(marker) << 7];
         packet.extend(seq.to_be_bytes());
-        packet.extend([0; 8]);
+        packet.extend(time.to_be_bytes());
+        packet.extend([0; 4]);
         packet.extend(payload);
         packet
     }
 
     fn picture(receiver: &mut Receiver, seq: u16, number: u32, key: bool) {
-        receiver.packet(&rtp(seq, false, &stamp::write(1_000, number)), 5_000);
-        receiver.packet(&rtp(seq.wrapping_add(1), true, &[if key { 0x65 } else { 0x41 }, 0x88]), 5_000);
+        receiver.packet(&rtp(seq, number, false, &stamp::write(1_000, number)), 5_000);
+        receiver.packet(&rtp(seq.wrapping_add(1), number, true, &[if key { 0x65 } else { 0x41 }, 0x88]), 5_000);
     }
 
     #[test]
@@ -222,6 +246,28 @@ mod tests {
     }
 
     #[test]
+    fn packets_left_out_before_a_key_picture_do_not_hurt_it() {
+        let mut receiver = Receiver::new(0, None);
+        picture(&mut receiver, 0, 1, true);
+        receiver.packet(&rtp(40, 9, false, &[0x67, 77, 0, 31]), 5_000); // packets and pictures are missing before
+        picture(&mut receiver, 41, 9, true);
+        assert!(receiver.take_live().unwrap().decodable);
+        assert_eq!((receiver.seen.lost_packets, receiver.seen.damaged, receiver.seen.undecodable_jumps), (38, 0, 0));
+    }
+
+    #[test]
+    fn a_picture_without_its_end_is_damaged_and_the_next_one_is_not() {
+        let mut receiver = Receiver::new(0, None);
+        picture(&mut receiver, 0, 1, true);
+        receiver.packet(&rtp(2, 2, false, &stamp::write(1_000, 2)), 5_000);
+        receiver.packet(&rtp(3, 2, false, &[28 | 0x40, 0x81, 1]), 5_000); // the first fragment of a slice
+        receiver.packet(&rtp(5, 3, false, &[0x67, 77, 0, 31]), 5_000);
+        picture(&mut receiver, 6, 3, true);
+        assert_eq!((receiver.seen.pictures, receiver.seen.damaged, receiver.seen.missing), (3, 1, 0));
+        assert!(receiver.take_live().unwrap().decodable);
+    }
+
+    #[test]
     fn stap_a_is_read_and_nonsense_is_ignored() {
         let mut receiver = Receiver::new(0, None);
         let sei = stamp::write(7, 4);
@@ -230,7 +276,7 @@ mod tests {
             stap.extend((nal.len() as u16).to_be_bytes());
             stap.extend(nal);
         }
-        receiver.packet(&rtp(9, true, &stap), 100);
+        receiver.packet(&rtp(9, 0, true, &stap), 100);
         assert_eq!((receiver.seen.first, receiver.seen.first_key_ms), (Some(4), Some(0.1)));
         for nonsense in [&[][..], &[0x80], &[0xb0, 0xe0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0], &[0x9f; 12]] {
             receiver.packet(nonsense, 100);

@@ -77,7 +77,7 @@ impl Viewer {
             }
         };
         let at = |ms: u64| whole.start_us + ms * 1000;
-        let window = plan.stall.is_none().then(|| (at(whole.window_ms.0), at(whole.window_ms.1)));
+        let window = plan.timed.then(|| (at(whole.window_ms.0), at(whole.window_ms.1)));
         let url = format!("rtsp://{}{}", whole.server, whole.path);
         Ok(Self {
             plan,

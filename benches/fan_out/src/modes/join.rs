@@ -33,6 +33,7 @@ pub fn run(context: &Context, servers: &[Kind], joins: usize) -> Result<bool> {
             at += APART_MS + fastrand::u64(0..gop_ms);
             let mut viewer = Viewer::new("join", at);
             viewer.leave_at_key = true;
+            viewer.timed = false;
             viewers.push(viewer);
         }
         let report = Load::start(&running, &context.env, viewers, (0, 0), at + gop_ms + 2_000)?.report()?;

@@ -62,6 +62,7 @@ pub fn run(context: &Context, kind: Kind, minutes: f64, udp: bool) -> Result<boo
             let start = second * 1000 + at;
             let mut viewer = Viewer::new("guest", start);
             viewer.transport = transport(via);
+            viewer.timed = false;
             viewer.leave = Some((start + stay, how));
             viewers.push(viewer);
         }

@@ -43,6 +43,7 @@ pub fn run(context: &Context, servers: &[Kind], options: &Options) -> Result<boo
                 let mut viewer = Viewer::new(if i < stalled { "stalled" } else { "healthy" }, i as u64 * 20);
                 if i < stalled {
                     viewer.stall = Some((from, to));
+                    viewer.timed = false;
                     viewer.receive_buffer = Some(options.receive_buffer);
                 }
                 viewer
