@@ -1,0 +1,25 @@
+//! Fan-out measured side by side: Fanlight, a bare floor, gstreamer-rtsp-server, and the load tool's own camera.
+//!
+//! ```text
+//! camera ── one session ──► server under test ──► N viewers (one thread, one process)
+//!   │ stamps each picture with the wall clock          │ read the stamp: latency, frame numbers, losses
+//!   └───────────── all on loopback, every process fresh for every row ─────────────┘
+//! ```
+//! See `benches/README.md` for what is measured and how far to trust it.
+
+pub mod camera;
+pub mod child;
+pub mod clip;
+pub mod floor;
+pub mod machine;
+pub mod modes;
+pub mod plan;
+pub mod process;
+pub mod receiver;
+pub mod rtsp;
+pub mod run;
+pub mod server;
+pub mod stamp;
+pub mod table;
+pub mod viewer;
+pub mod viewers;
