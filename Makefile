@@ -33,10 +33,10 @@ lint: deps
 	@packaging/lint
 
 bench: deps
-	$(CARGO) bench --locked --bench fan_out
+	benches/run.sh all
 
 soak: deps
-	$(CARGO) bench --locked --bench soak
+	benches/run.sh soak
 
 fuzz: deps
 	@packaging/fuzz $(FUZZ_SECONDS)

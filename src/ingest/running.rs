@@ -116,8 +116,8 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             (SubStream::Own(Arc::clone(&stream)), Some((sub, stream)))
         }
     };
-    let main = main.resuming(newest_dts(&main_stream));
-    let sub = sub.map(|(sub, stream)| (sub.resuming(newest_dts(&stream)), stream));
+    let main = main.resuming(newest_pts(&main_stream));
+    let sub = sub.map(|(sub, stream)| (sub.resuming(newest_pts(&stream)), stream));
     let options =
         DeviceOptions { name: plan.name.clone(), family, main: Arc::clone(&main_stream), sub: sub_stream, upstream };
     let device = Device::replacing(options, replaces.map(AsRef::as_ref));
@@ -155,10 +155,10 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
     Running { device, cancel, tasks }
 }
 
-/// The largest decode time in the stream's cache from its newest key picture on: nobody has seen more.
-fn newest_dts(stream: &Arc<Stream>) -> Option<MediaTime> {
+/// The latest presentation time in the stream's cache from its newest key picture on: nobody has seen more.
+fn newest_pts(stream: &Arc<Stream>) -> Option<MediaTime> {
     let mut reader = stream.subscribe(Want::All);
-    std::iter::from_fn(|| reader.try_next()).map(|(_, unit)| unit.dts).max()
+    std::iter::from_fn(|| reader.try_next()).map(|(_, unit)| unit.pts).max()
 }
 
 /// Waits until none of its connections is open: holding all permits at once says so.

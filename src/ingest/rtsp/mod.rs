@@ -68,8 +68,8 @@ pub struct Rtsp {
     silence: Duration,
     /// What worked last, for [`Transport::Auto`].
     carrier: Mutex<Option<Carrier>>,
-    /// The largest decode time published: where the timeline of the next session goes on, so that viewers can stay.
-    last_dts: Mutex<Option<MediaTime>>,
+    /// The latest presentation time published: where the timeline of the next session goes on, so that viewers can stay.
+    reached: Mutex<Option<MediaTime>>,
     told: Told,
 }
 
@@ -100,14 +100,14 @@ impl Rtsp {
             patience,
             silence,
             carrier: Mutex::default(),
-            last_dts: Mutex::default(),
+            reached: Mutex::default(),
             told: Told::default(),
         }
     }
 
-    /// Has the first session go on after `last_dts`, where the stream has had sessions of another adapter before.
-    pub fn resuming(self, last_dts: Option<MediaTime>) -> Self {
-        Self { last_dts: Mutex::new(last_dts), ..self }
+    /// Has the first session go on after the presentation time `reached`, where the stream has had sessions of another adapter before.
+    pub fn resuming(self, reached: Option<MediaTime>) -> Self {
+        Self { reached: Mutex::new(reached), ..self }
     }
 
     fn carrier(&self) -> std::sync::MutexGuard<'_, Option<Carrier>> {

@@ -103,7 +103,7 @@ impl Rtsp {
 
 impl<'a> Receiver<'a> {
     fn new(rtsp: &'a Rtsp, stream: &'a Arc<Stream>, tracks: Vec<Track>) -> Self {
-        let mut timeline = rtsp.last_dts().map_or_else(Timeline::new, Timeline::resume);
+        let mut timeline = rtsp.reached().map_or_else(Timeline::new, Timeline::resume);
         let infos: Vec<TrackInfo> = tracks.iter().map(|track| (**track.info()).clone()).collect();
         let ids = stream.announce(&infos);
         let tracks = tracks.into_iter().zip(ids).map(|(track, bus)| {
@@ -185,7 +185,7 @@ impl<'a> Receiver<'a> {
         let stamp = self.timeline.stamp(line.time, ticks);
         let discontinuity = std::mem::take(&mut line.discontinuity) || stamp.discontinuity;
         line.begun = true;
-        self.rtsp.note_dts(stamp.dts);
+        self.rtsp.note(stamp.pts);
         let info = Arc::clone(line.track.info());
         let unit = AccessUnit { pts: stamp.pts, dts: stamp.dts, random_access, discontinuity, info, payload };
         self.stream.publish(line.bus, unit);
@@ -213,12 +213,12 @@ impl<'a> Receiver<'a> {
 }
 
 impl Rtsp {
-    fn last_dts(&self) -> Option<MediaTime> {
-        *self.last_dts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn reached(&self) -> Option<MediaTime> {
+        *self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn note_dts(&self, dts: MediaTime) {
-        let mut last = self.last_dts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *last = (*last).max(Some(dts));
+    fn note(&self, pts: MediaTime) {
+        let mut last = self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *last = (*last).max(Some(pts));
     }
 }
