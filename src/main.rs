@@ -7,12 +7,15 @@ use fanlight::app::{App, Options, StartError, healthcheck};
 use fanlight::config::{self, Config};
 use fanlight::simulate;
 use fanlight::simulate::demo::{Demo, Reach};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{self, LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 /// Self-hosted gateway for doorbells and cameras: opens each device once, gives its picture to everyone.
 #[derive(Debug, Parser)]
@@ -135,20 +138,32 @@ fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Levels as in `debug` or `info,retina=debug`. An `EnvFilter` could do more, but brings a regex engine of half a
+/// megabyte.
+fn levels(text: &str) -> Result<Targets, filter::ParseError> {
+    let text = if text.is_empty() { "info" } else { text };
+    let levels: Targets = text.parse()?;
+    if text.contains("retina") {
+        return Ok(levels);
+    }
+    // It tells the details of every session as INFO.
+    let quiet = levels.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::WARN);
+    Ok(levels.with_target("retina", quiet))
+}
+
 fn start_log(format: LogFormat) {
-    // retina tells every session's details as INFO; who wants them says `RUST_LOG=info,retina=info`.
-    let mut directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
-    if directives.is_empty() {
-        directives = "info".into();
-    }
-    if !directives.contains("retina") {
-        directives += ",retina=warn";
-    }
-    let filter = EnvFilter::builder().parse_lossy(directives);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+    let (levels, mistake) = match levels(&std::env::var("RUST_LOG").unwrap_or_default()) {
+        Ok(levels) => (levels, None),
+        Err(mistake) => (Targets::new().with_default(Level::INFO), Some(mistake)),
+    };
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
+    if let Some(mistake) = mistake {
+        tracing::warn!("RUST_LOG is not understood: {mistake}");
     }
     std::panic::set_hook(Box::new(|panic| tracing::error!("a defect in this program: {panic}")));
 }
@@ -165,7 +180,12 @@ fn raise_descriptor_limit() {
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(cores.min(4)).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(4))
+        // For look-ups of names and for password hashes; idle ones end after 10 s.
+        .max_blocking_threads(32)
+        .enable_all()
+        .build()
 }
 
 /// Reads the configuration, at start and again on SIGHUP. Mistakes and warnings are logged; `None` if there are
@@ -349,4 +369,25 @@ fn print_user(name: &str, viewer: bool) -> anyhow::Result<ExitCode> {
     let line = password::line(name, role, &password::read()?)?;
     writeln!(io::stdout(), "{line}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retina_is_quiet_unless_asked_for() {
+        let enabled = |text: &str, target: &str, level: Level| levels(text).unwrap().would_enable(target, &level);
+        assert!(enabled("", "fanlight::app", Level::INFO) && !enabled("", "fanlight::app", Level::DEBUG));
+        assert!(enabled("debug", "fanlight", Level::DEBUG) && !enabled("debug", "retina::client", Level::INFO));
+        assert!(enabled("", "retina", Level::WARN) && !enabled("error", "retina", Level::WARN));
+        assert!(enabled("info,retina=debug", "retina::client", Level::DEBUG));
+        assert!(levels("info,=nonsense=").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
 }
