@@ -125,13 +125,14 @@ fn complain(text: &str) {
 }
 
 fn start_log(format: LogFormat) {
-    // retina tells every session's details as INFO; who wants them says `RUST_LOG=info,retina=info`.
+    // retina tells every session's details as INFO, and as WARN what it would like cameras to do better, at every
+    // reconnection again. What matters of it stands in our own words; who wants more says `RUST_LOG=info,retina=info`.
     let mut directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     if directives.is_empty() {
         directives = "info".into();
     }
     if !directives.contains("retina") {
-        directives += ",retina=warn";
+        directives += ",retina=error";
     }
     let filter = EnvFilter::builder().parse_lossy(directives);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

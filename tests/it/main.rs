@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod corpus;
+mod gateway;
 mod ingest;
 mod ingest_simulated;
 mod rtsp_server;
