@@ -5,7 +5,9 @@
 
 mod fan_out;
 mod kills;
+mod limits;
 mod process;
+mod reload;
 mod trouble;
 mod viewers;
 
@@ -49,6 +51,13 @@ impl Gateway {
         write!(file, "{OPEN}{cameras}").unwrap();
         let config = config::load(file.path()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         Self { file, app: App::start(config, options).await.unwrap() }
+    }
+
+    /// Reads other lines below `cameras:`, as SIGHUP does.
+    async fn reload(&mut self, cameras: &str) {
+        std::fs::write(self.file.path(), format!("{OPEN}{cameras}")).unwrap();
+        let config = config::load(self.file.path()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        self.app.reload(config).await;
     }
 
     fn rtsp(&self) -> SocketAddr {
