@@ -146,8 +146,9 @@ fn levels(text: &str) -> Result<Targets, filter::ParseError> {
     if text.contains("retina") {
         return Ok(levels);
     }
-    // It tells the details of every session as INFO.
-    let quiet = levels.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::WARN);
+    // It tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
+    // reconnection again. What matters of it stands in our own words.
+    let quiet = levels.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::ERROR);
     Ok(levels.with_target("retina", quiet))
 }
 

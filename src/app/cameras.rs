@@ -1,7 +1,7 @@
 //! The configured cameras as they run, and what changes when the configuration is read again.
 
 use super::Options;
-use crate::bus::Bus;
+use crate::bus::{Bus, Upstream};
 use crate::config::Camera;
 use crate::ingest::{self, Plan, Running};
 use futures::future::join_all;
@@ -16,12 +16,15 @@ pub(super) struct Cameras {
     options: Options,
     cancel: CancellationToken,
     running: BTreeMap<String, (Camera, Running)>,
+    /// Connections of removed cameras that the devices have not closed yet. Who names such a device again, maybe by
+    /// another name, waits for that.
+    leaving: Vec<(Camera, Upstream)>,
 }
 
 impl Cameras {
     /// None yet; all that come end with `cancel`.
     pub(super) fn new(bus: Arc<Bus>, options: Options, cancel: CancellationToken) -> Self {
-        Self { bus, options, cancel, running: BTreeMap::new() }
+        Self { bus, options, cancel, running: BTreeMap::new(), leaving: Vec::new() }
     }
 
     /// Makes the cameras that run those of the list. Equal ones are untouched; of a changed one the old session ends
@@ -41,9 +44,14 @@ impl Cameras {
         }
         let going = removed.iter().chain(&changed).filter_map(|name| self.running.get(name));
         join_all(going.map(|(_, running)| running.stop())).await;
+        self.leaving.retain(|(_, upstream)| upstream.open() > 0);
         for name in removed {
             tracing::info!(camera = name, "removed");
-            self.running.remove(&name);
+            if let Some((camera, running)) = self.running.remove(&name)
+                && running.device().upstream().open() > 0
+            {
+                self.leaving.push((camera, running.device().upstream().clone()));
+            }
         }
         for camera in cameras {
             let old = match self.running.remove(&camera.name) {
@@ -54,7 +62,11 @@ impl Cameras {
                 old => old.map(|(_, running)| Arc::clone(running.device())),
             };
             tracing::info!(camera = camera.name, "{}", if old.is_some() { "changed" } else { "added" });
-            let running = ingest::spawn(&self.bus, self.plan(camera), old.as_ref(), &self.cancel);
+            let left = |(old, _): &(Camera, _)| old.name == camera.name || old.source == camera.source;
+            let left = self.leaving.iter().position(left).filter(|_| old.is_none());
+            let upstream = left.map(|index| self.leaving.swap_remove(index).1);
+            let plan = Plan { upstream, ..self.plan(camera) };
+            let running = ingest::spawn(&self.bus, plan, old.as_ref(), &self.cancel);
             self.running.insert(camera.name.clone(), (camera.clone(), running));
         }
     }

@@ -2,10 +2,10 @@
 
 use super::command::{self, Command, CommandError, CommandInfo, CommandRequest};
 use super::stream::Stream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// Whether a device is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,49 +83,65 @@ pub struct Status {
     pub since: SystemTime,
 }
 
-/// Connections to a device, all its streams together: never more than its limit at once.
+/// Connections to a device, all its streams together: never more than its limit at once, not even while the limit is
+/// lowered. Clones count together.
 #[derive(Clone, Debug)]
-pub struct Upstream {
-    permits: Arc<Semaphore>,
-    open: Arc<AtomicUsize>,
+pub struct Upstream(watch::Sender<Connections>);
+
+#[derive(Clone, Copy, Debug)]
+struct Connections {
+    open: usize,
     limit: usize,
 }
 
 /// The right to one connection; dropping it gives it back.
 #[derive(Debug)]
-pub struct UpstreamPermit {
-    _permit: OwnedSemaphorePermit,
-    open: Arc<AtomicUsize>,
-}
+pub struct UpstreamPermit(Upstream);
 
 impl Upstream {
     /// At most `limit` connections, at least one.
     pub fn new(limit: usize) -> Self {
-        let limit = limit.max(1);
-        Self { permits: Arc::new(Semaphore::new(limit)), open: Arc::default(), limit }
+        Self(watch::Sender::new(Connections { open: 0, limit: limit.max(1) }))
     }
 
-    /// Waits for the right to open one connection. Hold it until the connection is closed on both sides.
+    /// Waits for the right to open one connection. Hold it until the connection is closed on both sides. Cancel safe.
     pub async fn acquire(&self) -> UpstreamPermit {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        self.open.fetch_add(1, Ordering::Relaxed);
-        UpstreamPermit { _permit: permit, open: Arc::clone(&self.open) }
+        let mut changes = self.0.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let taken = self.0.send_if_modified(|connections| {
+                let free = connections.open < connections.limit;
+                connections.open += usize::from(free);
+                free
+            });
+            if taken {
+                return UpstreamPermit(self.clone());
+            }
+            // Cannot fail while we hold a sender.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Allows so many from now on. Those that are open and too many stay; none is opened before enough of them are
+    /// closed.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.send_modify(|connections| connections.limit = limit.max(1));
     }
 
     /// How many connections are open.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.0.borrow().open
     }
 
     /// How many may be open.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.0.borrow().limit
     }
 }
 
 impl Drop for UpstreamPermit {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.send_modify(|connections| connections.open = connections.open.saturating_sub(1));
     }
 }
 
@@ -165,6 +181,8 @@ pub struct DeviceOptions {
     /// Connections the device allows us, all streams together. Share it between the old and the new device of one
     /// name when the configuration is read again, so that they never exceed it together.
     pub upstream: Upstream,
+    /// Who watches; those of the old device of that name go on.
+    pub viewers: Arc<Viewers>,
 }
 
 /// One device.
@@ -181,18 +199,13 @@ pub struct Device {
 impl Device {
     /// A device that has not been tried yet.
     pub fn new(options: DeviceOptions) -> Arc<Self> {
-        Self::replacing(options, None)
-    }
-
-    /// Like [`Self::new`], in place of a device whose configuration has changed: its viewers, who stay, still count.
-    pub fn replacing(options: DeviceOptions, old: Option<&Self>) -> Arc<Self> {
         let status = Status { state: State::Connecting, reason: None, since: SystemTime::now() };
         Arc::new(Self {
+            viewers: Arc::clone(&options.viewers),
             options,
             status: watch::Sender::new(status),
             commands: watch::Sender::default(),
             session: Mutex::default(),
-            viewers: old.map(|old| Arc::clone(&old.viewers)).unwrap_or_default(),
         })
     }
 
@@ -300,6 +313,7 @@ mod tests {
             main: Stream::new("front", Limits::default()),
             sub: SubStream::Main,
             upstream: Upstream::new(1),
+            viewers: Arc::default(),
         })
     }
 
@@ -313,8 +327,17 @@ mod tests {
         tokio::pin!(third);
         assert!(futures::poll!(third.as_mut()).is_pending());
         drop(first);
-        let _third = third.await;
+        let third = third.await;
         assert_eq!(upstream.open(), 2);
+        // With a lower limit both have to go before the next may come; with a higher one it may at once.
+        upstream.set_limit(1);
+        let fourth = upstream.acquire();
+        tokio::pin!(fourth);
+        drop(third);
+        assert!(futures::poll!(fourth.as_mut()).is_pending());
+        upstream.set_limit(2);
+        let _fourth = fourth.await;
+        assert_eq!((upstream.open(), upstream.limit()), (2, 2));
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, 
 use crate::media::MediaTime;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -23,6 +22,9 @@ pub struct Plan {
     pub on_demand: bool,
     /// Connections to the device, all streams together; by default one for each stream.
     pub max_connections: Option<usize>,
+    /// Connections to the same device from before, which count until they are closed; by default those of the device
+    /// that this one replaces.
+    pub upstream: Option<Upstream>,
     /// What each stream's cache keeps.
     pub cache: Limits,
     /// How long to wait between attempts.
@@ -41,6 +43,7 @@ impl Plan {
             source,
             on_demand: false,
             max_connections: None,
+            upstream: None,
             cache: Limits::default(),
             pace: Pace::default(),
             patience: Patience::default(),
@@ -94,13 +97,9 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
     };
     let family = plan.source.family();
     let limit = plan.max_connections.unwrap_or(1 + usize::from(sub.is_some())).max(1);
-    let upstream = match replaces.map(|old| old.upstream()) {
-        Some(old) if old.limit() == limit => old.clone(),
-        _ => Upstream::new(limit),
-    };
-    // With another limit the old connections cannot be counted together with the new ones; they have to go first.
-    let old = replaces.map(|old| old.upstream().clone()).filter(|old| old.limit() != limit);
-    let gone = Arc::new(OnceCell::new());
+    let upstream = plan.upstream.or_else(|| replaces.map(|old| old.upstream().clone()));
+    let upstream = upstream.unwrap_or_else(|| Upstream::new(limit));
+    upstream.set_limit(limit);
 
     let old_streams: Vec<_> = replaces.into_iter().flat_map(|old| old.streams().cloned()).collect();
     let stream = |path: String| match old_streams.iter().find(|old| old.path() == path) {
@@ -118,9 +117,14 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
     };
     let main = main.resuming(newest_pts(&main_stream));
     let sub = sub.map(|(sub, stream)| (sub.resuming(newest_pts(&stream)), stream));
-    let options =
-        DeviceOptions { name: plan.name.clone(), family, main: Arc::clone(&main_stream), sub: sub_stream, upstream };
-    let device = Device::replacing(options, replaces.map(AsRef::as_ref));
+    let device = Device::new(DeviceOptions {
+        name: plan.name.clone(),
+        family,
+        main: Arc::clone(&main_stream),
+        sub: sub_stream,
+        upstream,
+        viewers: replaces.map(|old| Arc::clone(&old.viewers)).unwrap_or_default(),
+    });
     bus.add(Arc::clone(&device));
 
     let cancel = cancel.child_token();
@@ -136,21 +140,8 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             on_demand: plan.on_demand.then_some(plan.linger),
             pace: plan.pace,
         };
-        let (cancel, old, gone) = (cancel.clone(), old.clone(), Arc::clone(&gone));
         let span = tracing::info_span!("device", id = %plan.name);
-        tasks.spawn(
-            async move {
-                if let Some(old) = old {
-                    tokio::select! {
-                        // Once for all streams: two that each held some of the permits would wait for ever.
-                        () = async { *gone.get_or_init(|| closed(&old)).await } => {}
-                        () = cancel.cancelled() => return,
-                    }
-                }
-                supervisor.run(cancel).await;
-            }
-            .instrument(span),
-        );
+        tasks.spawn(supervisor.run(cancel.clone()).instrument(span));
     }
     Running { device, cancel, tasks }
 }
@@ -159,12 +150,4 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
 fn newest_pts(stream: &Arc<Stream>) -> Option<MediaTime> {
     let mut reader = stream.subscribe(Want::All);
     std::iter::from_fn(|| reader.try_next()).map(|(_, unit)| unit.pts).max()
-}
-
-/// Waits until none of its connections is open: holding all permits at once says so.
-async fn closed(upstream: &Upstream) {
-    let mut permits = Vec::with_capacity(upstream.limit());
-    while permits.len() < upstream.limit() {
-        permits.push(upstream.acquire().await);
-    }
 }

@@ -300,6 +300,7 @@ mod tests {
             main: Stream::new("front", Limits::default()),
             sub: SubStream::None,
             upstream: Upstream::new(1),
+            viewers: Arc::default(),
         });
         let script = Arc::new(Script { acts: Mutex::new(acts.into()), runs: Mutex::default() });
         let supervisor = Supervisor {

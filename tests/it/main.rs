@@ -5,6 +5,7 @@
 
 mod app;
 mod corpus;
+mod gateway;
 mod ingest;
 mod ingest_simulated;
 mod program;

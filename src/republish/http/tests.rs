@@ -16,6 +16,7 @@ fn device(name: &str) -> Arc<Device> {
         main: Stream::new(name, RingLimits::default()),
         sub: SubStream::Own(Stream::new(format!("{name}/sub"), RingLimits::default())),
         upstream: Upstream::new(3),
+        viewers: Arc::default(),
     })
 }
 

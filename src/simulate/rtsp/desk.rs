@@ -30,8 +30,12 @@ pub struct Counters {
     pub open: u64,
     /// The most that were ever open at once.
     pub peak: u64,
-    /// Clients admitted now; `max_clients` limits these.
+    /// Clients admitted now: from their DESCRIBE to their TEARDOWN or the end of their connection. `max_clients` limits
+    /// these.
     pub clients: u64,
+    /// The most that were ever admitted at once. A connection that is being closed behind a TEARDOWN still counts as
+    /// open for a moment, its client does not.
+    pub peak_clients: u64,
     /// DESCRIBE requests of any outcome: a login by Digest takes two, the first is answered with 401.
     pub asked: u64,
     /// DESCRIBE requests that were answered with a description.
@@ -157,6 +161,7 @@ impl Desk {
             if welcome {
                 visit.admitted.store(true, SeqCst);
                 c.clients += 1;
+                c.peak_clients = c.peak_clients.max(c.clients);
             } else {
                 c.refused += 1;
             }

@@ -41,6 +41,7 @@ impl Publisher {
             main: Arc::clone(&stream),
             sub: SubStream::Main,
             upstream: Upstream::new(1),
+            viewers: Arc::default(),
         });
         bus.add(Arc::clone(&device));
         let video = VideoFormat {

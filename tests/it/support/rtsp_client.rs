@@ -16,6 +16,8 @@ pub struct Client {
     cseq: u32,
     pub session: Option<String>,
     pub base: String,
+    /// Sent with each request.
+    pub authorization: Option<String>,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,15 @@ impl Client {
 
     pub fn on(socket: TcpStream, server: SocketAddr, path: &str) -> Self {
         let base = format!("rtsp://{server}/{path}");
-        Self { socket, buffer: BytesMut::new(), frames: VecDeque::new(), cseq: 0, session: None, base }
+        Self {
+            socket,
+            buffer: BytesMut::new(),
+            frames: VecDeque::new(),
+            cseq: 0,
+            session: None,
+            base,
+            authorization: None,
+        }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
@@ -87,6 +97,9 @@ impl Client {
         let mut text = format!("{method} {uri} RTSP/1.0\r\nCSeq: {}\r\n", self.cseq);
         if let Some(session) = &self.session {
             text += &format!("Session: {session}\r\n");
+        }
+        if let Some(authorization) = &self.authorization {
+            text += &format!("Authorization: {authorization}\r\n");
         }
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
