@@ -6,5 +6,6 @@
 mod corpus;
 mod ingest;
 mod ingest_simulated;
+mod players;
 mod rtsp_server;
 mod support;
