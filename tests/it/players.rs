@@ -5,5 +5,6 @@ mod demo;
 mod footage;
 mod house;
 mod order;
+mod recorders;
 mod timing;
 mod tool;

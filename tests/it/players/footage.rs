@@ -205,7 +205,7 @@ mod sps {
         }
         bits.ue();
         match bits.ue() {
-            0 => drop(bits.ue()),
+            0 => _ = bits.ue(),
             order => assert_eq!(order, 2, "picture order count type 1 is not expected"),
         }
         bits.ue();
@@ -217,7 +217,7 @@ mod sps {
         }
         bits.bit();
         if bits.bit() == 1 {
-            (0..4).for_each(|_| drop(bits.ue()));
+            (0..4).for_each(|_| _ = bits.ue());
         }
         // vui_parameters_present_flag becomes 0, then the stop bit.
         let end = bits.at;

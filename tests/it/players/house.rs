@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 pub(super) struct House {
     app: App,
-    pub(super) cameras: Vec<(String, Camera)>,
+    /// They end with the house.
+    _cameras: Vec<Camera>,
 }
 
 impl House {
@@ -23,13 +24,13 @@ impl House {
         for (name, options) in cameras {
             let camera = tokio::task::spawn_blocking(|| Camera::start(options).unwrap()).await.unwrap();
             writeln!(yaml, "  {name}: {{ source: \"{}\" }}", camera.url()).unwrap();
-            started.push((name.to_owned(), camera));
+            started.push(camera);
         }
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fanlight.yaml");
         std::fs::write(&file, yaml).unwrap();
         let app = App::start(config::load(&file).unwrap(), app::Options::default()).await.unwrap();
-        let house = Self { app, cameras: started };
+        let house = Self { app, _cameras: started };
         house.ready().await;
         house
     }

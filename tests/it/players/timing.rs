@@ -39,7 +39,7 @@ async fn check(video: &'static str) {
         let url = url.clone();
         async move {
             tokio::time::sleep(Duration::from_millis(1_070) * phase).await;
-            let line = "-v info -stats -rtsp_transport tcp -i URL -t 5 -c:v libx264 -preset ultrafast -f null -";
+            let line = "-v info -stats -rtsp_transport tcp -i URL -t 5 -c:v libx264 -preset ultrafast -f h264 -y /dev/null";
             let log = ffmpeg(line, &url).await.log;
             let last = log.rsplit(['\r', '\n']).find(|line| line.contains("frame=")).unwrap();
             let pictures = last.split("frame=").nth(1).unwrap().trim_start().split(' ').next().unwrap();
