@@ -8,6 +8,7 @@ mod corpus;
 mod gateway;
 mod ingest;
 mod ingest_simulated;
+mod players;
 mod program;
 mod rtsp_server;
 mod support;

@@ -1,0 +1,63 @@
+//! Players as programs: bounded in time, killed when a test ends early.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::Command;
+
+/// Longer than any run here takes; a player that needs more is stuck.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// What a program left behind.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: Vec<u8>,
+    pub(super) log: String,
+}
+
+impl Output {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// Runs a program to its end.
+pub(super) async fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
+    let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+    let mut command = Command::new(program);
+    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(LIMIT, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{program} {} did not end", arguments.join(" "))).unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    Output { status: output.status, stdout: output.stdout, log }
+}
+
+/// Runs a program that has to succeed.
+pub(super) async fn succeed<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
+    let output = run(program, arguments).await;
+    let shown: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+    assert!(output.status.success(), "{program} {}: {}\n{}", shown.join(" "), output.status, output.log);
+    output
+}
+
+/// The words of a command line without quotes in it.
+pub(super) fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// ffmpeg with the options of `line`, in which `URL` stands for the address.
+pub(super) async fn ffmpeg(line: &str, url: &str) -> Output {
+    let mut arguments = words("-hide_banner -nostdin -nostats");
+    arguments.extend(words(line).into_iter().map(|word| if word == "URL" { url.to_owned() } else { word }));
+    succeed("ffmpeg", &arguments).await
+}
+
+/// What ffprobe says, as JSON.
+pub(super) async fn ffprobe(line: &str, url: &str) -> serde_json::Value {
+    let mut arguments = words("-v error -of json");
+    arguments.extend(words(line));
+    arguments.push(url.to_owned());
+    let output = succeed("ffprobe", &arguments).await;
+    assert_eq!(output.log, "", "ffprobe {line} {url} complains");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
