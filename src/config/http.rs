@@ -12,7 +12,8 @@ pub struct Http {
     pub allow_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
-    /// Host names under which we may be called besides addresses and `localhost`, lower case; empty means any.
+    /// Host names under which we may be called besides addresses and local names, lower case; empty means any as long as
+    /// users are asked for.
     pub hosts: Vec<String>,
 }
 
