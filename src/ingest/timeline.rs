@@ -8,8 +8,8 @@
 //!
 //! | source | timeline |
 //! |--------|----------|
-//! | step back over the reorder window, or more than 10 s ahead of every track | discontinuity: a new offset, the track goes on one frame after its newest picture; the other tracks take the offset over when they jump too |
-//! | stamps doubled, or less than a quarter of a frame back | moved to one tick after |
+//! | step back over the reorder window, or more than 10 s ahead of every track | discontinuity: a new offset, the track goes on one frame after its newest picture, with room for B pictures to come; the other tracks take the offset over when they jump too |
+//! | stamps doubled, or less than a quarter of a frame back | moved to 2 ms after |
 //! | B pictures, reorder depth known | `dts` is the smallest of the sorted window of the last depth + 1 `pts` |
 //! | B pictures, reorder depth unknown | learned without touching `pts`, see below |
 //! | silence of one track, then on | the gap stays |
@@ -241,12 +241,13 @@ impl Timeline {
         }
         let pts = source + track.base + track.align;
         if pts > ahead || track.order.is_jump(pts) {
-            self.base = ceil(expected - source - track.align);
+            // B pictures that follow are shown before this one, yet after everything from before the jump.
+            self.base = ceil(expected + track.order.overtaking() - source - track.align);
             self.epoch += 1;
             track.join(self.base, self.epoch);
             return true;
         }
-        if jumped && pts < expected {
+        if jumped && pts + track.order.overtaking() < expected - track.order.frame() {
             self.raise(epoch, expected - pts);
         }
         jumped
@@ -439,6 +440,27 @@ mod tests {
     }
 
     #[test]
+    fn b_pictures_around_a_jump_do_not_collide() {
+        for (depth, pyramid) in [(Some(1), false), (Some(2), true), (None, true)] {
+            let frames = b_frames(30, 3, pyramid);
+            for at in 40..56 {
+                let (mut timeline, track) = video(depth);
+                let ticks = |(place, frame): (usize, &i64)| frame * FRAME + if place < at { 0 } else { -3_600 * 90_000 };
+                let stamps: Vec<_> =
+                    frames.iter().enumerate().map(|picture| timeline.stamp(track, ticks(picture))).collect();
+                let mut shown: Vec<_> = stamps.iter().map(|stamp| stamp.pts).collect();
+                shown.sort_unstable();
+                // A recorder that counts milliseconds keeps them apart.
+                assert!(shown.windows(2).all(|pair| ms(pair[1], pair[0]) >= 1), "{depth:?}, jump at {at}: {shown:?}");
+                let (before, after) = stamps.split_at(at);
+                let newest = before.iter().map(|stamp| stamp.pts).max().unwrap();
+                assert!(after.iter().all(|stamp| stamp.pts > newest), "{depth:?}, jump at {at}");
+                assert_eq!(stamps.iter().filter(|stamp| stamp.discontinuity).count(), 1);
+            }
+        }
+    }
+
+    #[test]
     fn nine_seconds_of_silence_are_no_jump() {
         let (mut timeline, track) = video(Some(0));
         let before = timeline.stamp(track, 0);
@@ -486,7 +508,7 @@ mod tests {
             .map(|ticks| timeline.stamp(track, ticks))
             .into();
         for pair in stamps.windows(2) {
-            assert!(ticks(pair[1]) > ticks(pair[0]) && pair[1].dts > pair[0].dts);
+            assert!(ms(pair[1].pts, pair[0].pts) >= 1 && pair[1].dts > pair[0].dts);
         }
         assert!(stamps.iter().all(|stamp| !stamp.discontinuity));
         assert_eq!(ticks(stamps[7]) - ticks(stamps[0]), 3 * FRAME);

@@ -14,6 +14,9 @@ const MAX_JITTER: i128 = 100 * MILLISECOND;
 /// learned: this or six pictures.
 const RESERVE: i128 = 500 * MILLISECOND;
 const MAX_RESERVE: i128 = 1500 * MILLISECOND;
+/// How far a doubled time is moved: far enough that containers which count milliseconds keep the two apart (measured:
+/// times a tick of 90 kHz apart are the same in Matroska and in ffmpeg's MP4, which warns).
+const APART: i128 = 2 * MILLISECOND;
 /// Pictures without anything new until the depth counts as learned. B pictures show within one run of them.
 const CALM: u32 = 32;
 
@@ -27,6 +30,8 @@ pub(super) struct Order {
     reserve: i128,
     calm: u32,
     last_dts: i128,
+    /// The furthest that a picture was shown before one decoded earlier.
+    overtaking: i128,
     /// The largest `pts` so far, largest first.
     largest: Vec<i128>,
     /// A frame's duration as announced or usual.
@@ -45,7 +50,7 @@ impl Order {
             Kind::Audio => (Some(0), 0, 20 * MILLISECOND),
         };
         let largest = Vec::with_capacity(WINDOW + 1);
-        Self { tick, told, depth: 0, reserve, calm: 0, last_dts: floor, largest, usual_frame }
+        Self { tick, overtaking: 0, told, depth: 0, reserve, calm: 0, last_dts: floor, largest, usual_frame }
     }
 
     pub(super) fn describe(&mut self, depth: Option<u8>, frame_rate: Option<f64>) {
@@ -70,12 +75,17 @@ impl Order {
         self.largest.first().copied()
     }
 
+    /// How much earlier than the next picture those after it may be shown, going by what was.
+    pub(super) fn overtaking(&self) -> i128 {
+        self.overtaking
+    }
+
     /// How long a frame lasts: the median distance of the last pictures, else what was announced. Doubled stamps do not
     /// count as distances.
     pub(super) fn frame(&self) -> i128 {
         let mut gaps = [0; WINDOW];
         let mut count = 0;
-        for gap in self.largest.windows(2).map(|pair| pair[0] - pair[1]).filter(|&gap| gap >= MILLISECOND) {
+        for gap in self.largest.windows(2).map(|pair| pair[0] - pair[1]).filter(|&gap| gap > APART) {
             gaps[count] = gap;
             count += 1;
         }
@@ -124,6 +134,7 @@ impl Order {
             let before = pts - self.wanted_reserve();
             self.largest.extend((0..i128::from(self.depth)).map(|back| before - back * self.tick));
         }
+        self.overtaking = self.overtaking.max(self.newest().map_or(0, |newest| newest - pts));
         let at = self.larger_than(pts);
         self.largest.insert(at, pts);
         self.largest.truncate(WINDOW);
@@ -145,16 +156,16 @@ impl Order {
         self.largest.iter().take_while(|&&known| known > pts).count()
     }
 
-    /// Moves a doubled time, and jitter where there is no reordering, to a tick after what was before.
+    /// Moves a doubled time, and jitter where there is no reordering, to just after what was before.
     fn unique(&self, mut pts: i128) -> i128 {
         let Some(newest) = self.newest() else { return pts };
         let jitter = self.told == Some(0) || self.depth == 0 && newest - pts < self.frame() / 4;
         if pts <= newest && jitter {
-            return newest + self.tick;
+            return newest + APART.max(self.tick);
         }
         for known in self.largest.iter().rev() {
             if (known - pts).abs() <= self.tick / 2 {
-                pts = known + self.tick;
+                pts = known + APART.max(self.tick);
             }
         }
         pts
