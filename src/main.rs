@@ -381,7 +381,7 @@ mod tests {
         let enabled = |text: &str, target: &str, level: Level| levels(text).unwrap().would_enable(target, &level);
         assert!(enabled("", "fanlight::app", Level::INFO) && !enabled("", "fanlight::app", Level::DEBUG));
         assert!(enabled("debug", "fanlight", Level::DEBUG) && !enabled("debug", "retina::client", Level::INFO));
-        assert!(enabled("", "retina", Level::WARN) && !enabled("error", "retina", Level::WARN));
+        assert!(enabled("", "retina", Level::ERROR) && !enabled("", "retina", Level::WARN));
         assert!(enabled("info,retina=debug", "retina::client", Level::DEBUG));
         assert!(levels("info,=nonsense=").is_err());
     }

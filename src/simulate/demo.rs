@@ -3,6 +3,8 @@
 
 use super::rtsp::{Audio, Camera, Clip, Footage, Login, Options, Video};
 use super::{SimulateError, rtsp};
+use crate::access::password;
+use crate::config::Secret;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ const MAX_CLIENTS: usize = 3;
 pub enum Reach {
     /// This machine.
     Loopback,
-    /// Everybody in the local network, without asking who it is: it is stock footage.
+    /// Everybody in the local network who has the password that [`Demo::guide`] tells.
     Lan,
 }
 
@@ -42,6 +44,25 @@ impl Reach {
     }
 }
 
+/// Who may watch a demo in the local network.
+#[derive(Debug)]
+struct Admin {
+    password: Secret,
+    stream_key: Secret,
+}
+
+impl Admin {
+    fn new() -> Self {
+        Self { password: password::random_key(), stream_key: password::random_key() }
+    }
+
+    fn lines(&self) -> Result<String, SimulateError> {
+        let hash = password::hash(self.password.reveal()).map_err(std::io::Error::other)?;
+        let key = self.stream_key.reveal();
+        Ok(format!("users:\n  - {{ name: admin, role: admin, password_hash: \"{hash}\", stream_key: {key} }}\n"))
+    }
+}
+
 /// Two cameras on loopback and the configuration of a gateway in front of them, until it is dropped.
 #[derive(Debug)]
 pub struct Demo {
@@ -50,6 +71,7 @@ pub struct Demo {
     rtsp: SocketAddr,
     http: SocketAddr,
     config: PathBuf,
+    admin: Option<Admin>,
     /// Holds the configuration; removed with the demo.
     _dir: tempfile::TempDir,
 }
@@ -73,13 +95,17 @@ impl Demo {
         let udp = free_udp_pair(listen, 8000)?;
         let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
         let config = dir.path().join("fanlight.yaml");
+        let admin = (reach == Reach::Lan).then(Admin::new);
+        let who = match &admin {
+            Some(admin) => admin.lines()?,
+            None => "auth: none                    # whoever reaches it may watch: fine on loopback only\n".to_owned(),
+        };
         let text = format!(
             "\
 # Written by `fanlight demo`; removed when the demo ends. Yours looks the same, with your cameras' addresses.
 http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
-auth: none                    # whoever reaches it may watch: fine for a demo, not for your cameras
-cameras:
+{who}cameras:
   hall:                       # short form: just the address
     source: {}
     max_connections: {MAX_CLIENTS}
@@ -101,7 +127,7 @@ cameras:
         );
         std::fs::write(&config, text)?;
         let seen = |address: SocketAddr| SocketAddr::new(reach.host(), address.port());
-        Ok(Self { hall, street, rtsp: seen(rtsp), http: seen(http), config, _dir: dir })
+        Ok(Self { hall, street, rtsp: seen(rtsp), http: seen(http), config, admin, _dir: dir })
     }
 
     /// The configuration file: to be run like any other.
@@ -116,7 +142,8 @@ cameras:
 
     /// What to open and what to type, for people. True once the gateway is up.
     pub fn guide(&self) -> String {
-        let base = format!("rtsp://{}", self.rtsp);
+        let login = self.admin.as_ref().map(|admin| format!("admin:{}@", admin.stream_key.reveal()));
+        let base = format!("rtsp://{}{}", login.unwrap_or_default(), self.rtsp);
         let mut text = String::from("\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n");
         let rows = [
             ("hall", "people at a table, H.264 with B-frames"),
@@ -125,6 +152,10 @@ cameras:
         ];
         for (name, about) in rows {
             let _ = writeln!(text, "  {:<42} {about}", format!("{base}/{name}"));
+        }
+        if let Some(admin) = &self.admin {
+            let password = admin.password.reveal();
+            let _ = writeln!(text, "\n  http://{}/  user admin, password {password}", self.http);
         }
         let _ = write!(
             text,
@@ -135,7 +166,7 @@ Watch or look closer:
   ffmpeg -rtsp_transport udp -i {base}/street -t 10 -c copy street.mkv
   gst-launch-1.0 playbin uri={base}/street
   vlc {base}/hall                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
-  curl http://{http}/v1/cameras
+  curl {curl}http://{http}/v1/cameras
 
 Any number may watch: a camera sees one connection for each of its streams. To compare, the cameras themselves:
   {}
@@ -147,6 +178,7 @@ Ctrl-C ends the demo.
             self.street.url(),
             self.config.display(),
             http = self.http,
+            curl = if self.admin.is_some() { "-u admin " } else { "" },
         );
         text
     }
@@ -202,6 +234,20 @@ mod tests {
         let path = demo.config().to_owned();
         drop(demo);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_local_network_is_asked_for_a_password() {
+        let demo = Demo::start(Reach::Lan).unwrap();
+        let config = crate::config::load(demo.config()).unwrap();
+        let (admin, user) = (demo.admin.as_ref().unwrap(), &config.users[0]);
+        assert_eq!((config.auth, user.name.as_str()), (Auth::Users, "admin"));
+        assert!(password::verify(admin.password.reveal(), user.password_hash.as_ref().unwrap().reveal()));
+        assert_eq!(user.stream_key.as_ref(), Some(&admin.stream_key));
+        let guide = demo.guide();
+        assert!(guide.contains(admin.password.reveal()) && guide.contains(admin.stream_key.reveal()));
+        let file = std::fs::read_to_string(demo.config()).unwrap();
+        assert!(!file.contains(admin.password.reveal()));
     }
 
     #[test]

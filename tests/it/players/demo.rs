@@ -4,7 +4,7 @@ use super::tool::{ffmpeg, ffprobe, succeed, words};
 use crate::support::{PATIENCE, until};
 use fanlight::app::{self, App};
 use fanlight::config::{self, Listen, UdpPorts};
-use fanlight::simulate::demo::Demo;
+use fanlight::simulate::demo::{Demo, Reach};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use retina::client::{PlayOptions, Session, SessionOptions, SetupOptions, Transport};
@@ -23,7 +23,7 @@ struct Running {
 impl Running {
     /// The demo as `fanlight demo` starts it, but for the gateway's ports.
     async fn start() -> Self {
-        let demo = tokio::task::spawn_blocking(|| Demo::start().unwrap()).await.unwrap();
+        let demo = tokio::task::spawn_blocking(|| Demo::start(Reach::Loopback).unwrap()).await.unwrap();
         let mut config = config::load(demo.config()).unwrap();
         let free = Listen::parse("127.0.0.1:0").unwrap();
         config.http.listen = vec![free.clone()];
