@@ -8,6 +8,7 @@ mod fan_out;
 mod kills;
 mod limits;
 mod on_demand;
+mod playback;
 mod process;
 mod reload;
 mod trouble;
