@@ -8,7 +8,7 @@ mod ports_file;
 pub use listen::PortError;
 
 use crate::access::Access;
-use crate::bus::Bus;
+use crate::bus::{Bus, LINGER};
 use crate::config::{Auth, Config, Listen, UdpPorts};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 const VIEWERS: Duration = Duration::from_millis(1500);
 
 /// What does not stand in the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Where to write the addresses really bound.
     pub ports_file: Option<PathBuf>,
@@ -38,6 +38,14 @@ pub struct Options {
     pub pace: Pace,
     /// How long to wait for a device's answers and media.
     pub patience: Patience,
+    /// How long a device on demand stays connected after its last viewer left.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ports_file: None, pace: Pace::default(), patience: Patience::default(), linger: LINGER }
+    }
 }
 
 /// The addresses really bound, as in the ports file.

@@ -247,8 +247,9 @@ fn run(arguments: Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
     };
     let runtime = runtime().context("cannot start threads")?;
     let code = runtime.block_on(serve(config, &arguments, started));
-    // Look-ups of names and the like that still hang must not hold us up.
-    runtime.shutdown_background();
+    // Look-ups of names and the like that still hang must not hold us up. And nothing is taken apart behind the back of
+    // what still runs: retina panics where its goodbye is dropped before whoever waits for it.
+    std::mem::forget(runtime);
     code
 }
 

@@ -77,6 +77,7 @@ impl Cameras {
             max_connections: Some(camera.max_connections),
             pace: self.options.pace,
             patience: self.options.patience,
+            linger: self.options.linger,
             ..Plan::new(&camera.name, camera.source.clone())
         }
     }

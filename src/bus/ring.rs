@@ -113,6 +113,15 @@ impl Ring {
         self.bytes = self.tracks.iter().map(|track| track.bytes).sum();
     }
 
+    /// Forgets all units; tracks and places in them stay.
+    pub(super) fn clear(&mut self) {
+        for track in &mut self.tracks {
+            while !track.units.is_empty() {
+                self.bytes -= track.pop();
+            }
+        }
+    }
+
     pub(super) fn infos(&self) -> impl Iterator<Item = (TrackId, &Arc<TrackInfo>)> {
         self.tracks.iter().map(|track| (track.id, &track.info))
     }
@@ -343,6 +352,21 @@ mod tests {
             Read::Unit(id, unit) => Some((id, unit.pts.since_zero().as_millis() as u64, unit.discontinuity)),
             Read::Pending | Read::Ended => None,
         }
+    }
+
+    #[test]
+    fn a_cleared_ring_starts_nobody_and_goes_on() {
+        let mut ring = ring(Limits::default());
+        fill(&mut ring, 0, 3_500);
+        let mut before = ring.cursor(&[VIDEO]);
+        assert_eq!(next(&ring, &mut before), Some((VIDEO, 3_000, false)));
+        ring.clear();
+        assert!(!ring.can_start() && ring.bytes == 0 && ring.newest_key().is_none());
+        let mut after = ring.cursor(&[VIDEO]);
+        assert_eq!((next(&ring, &mut before), next(&ring, &mut after)), (None, None));
+        fill(&mut ring, 9_000, 9_100);
+        assert_eq!(next(&ring, &mut before), Some((VIDEO, 9_000, true)));
+        assert_eq!(next(&ring, &mut after), Some((VIDEO, 9_000, false)));
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl Stream {
         self.head.send_modify(|head| *head += 1);
     }
 
+    /// Forgets the cached units, so that nobody who comes later takes them for what is seen now.
+    pub fn clear(&self) {
+        self.state().ring.clear();
+    }
+
     /// Counts pictures that never arrived whole.
     pub fn count_lost(&self, pictures: u64) {
         self.lost.fetch_add(pictures, Ordering::Relaxed);

@@ -114,6 +114,8 @@ impl<A: Adapter> Supervisor<A> {
         while !cancel.is_cancelled() {
             if self.on_demand.is_some() && self.stream.demand.count() == 0 {
                 self.set(State::Idle, None, &mut told_online);
+                // The next viewer may come tomorrow: it is to wake the device, not to see today's picture.
+                self.stream.clear();
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = self.stream.demand.wanted() => {}

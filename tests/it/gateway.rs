@@ -3,9 +3,12 @@
 //! Cameras listen on addresses of their own (127.0.x.y), each test on another: a camera that comes back finds its port
 //! free, and whoever knocks at a closed port of its own address can end up connected to itself.
 
+mod ending;
 mod fan_out;
 mod kills;
 mod limits;
+mod on_demand;
+mod playback;
 mod process;
 mod reload;
 mod trouble;
