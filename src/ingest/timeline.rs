@@ -445,7 +445,8 @@ mod tests {
             let frames = b_frames(30, 3, pyramid);
             for at in 40..56 {
                 let (mut timeline, track) = video(depth);
-                let ticks = |(place, frame): (usize, &i64)| frame * FRAME + if place < at { 0 } else { -3_600 * 90_000 };
+                let ticks =
+                    |(place, frame): (usize, &i64)| frame * FRAME + if place < at { 0 } else { -3_600 * 90_000 };
                 let stamps: Vec<_> =
                     frames.iter().enumerate().map(|picture| timeline.stamp(track, ticks(picture))).collect();
                 let mut shown: Vec<_> = stamps.iter().map(|stamp| stamp.pts).collect();

@@ -1,6 +1,7 @@
 //! Everything together, on loopback.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test may say what it measured")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod app;
