@@ -162,7 +162,9 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
+    // For the whole log, not by `with_filter` for its one layer: such a filter remembers what it was last asked, so that
+    // a question without a record, as retina's through the `log` crate, swallows the next line of ours.
+    tracing_subscriber::registry().with(levels).with(lines).init();
     if let Some(mistake) = mistake {
         tracing::warn!("RUST_LOG is not understood: {mistake}");
     }

@@ -35,10 +35,17 @@ struct Track {
     first: u64,
     /// Positions of the random access units of a video track.
     keys: VecDeque<u64>,
+    /// Units before this position are from before an interruption: nobody starts there.
+    interrupted: u64,
     bytes: usize,
 }
 
 impl Track {
+    /// The newest key picture at which a reader may start.
+    fn newest_start(&self) -> Option<u64> {
+        self.keys.back().copied().filter(|key| *key >= self.interrupted)
+    }
+
     fn end(&self) -> u64 {
         self.first + self.units.len() as u64
     }
@@ -105,12 +112,19 @@ impl Ring {
 
     pub(super) fn add(&mut self, id: TrackId, info: Arc<TrackInfo>) {
         let (units, keys) = (VecDeque::new(), VecDeque::new());
-        self.tracks.push(Track { id, info, units, first: 0, keys, bytes: 0 });
+        self.tracks.push(Track { id, info, units, first: 0, keys, interrupted: 0, bytes: 0 });
     }
 
     pub(super) fn remove(&mut self, id: TrackId) {
         self.tracks.retain(|track| track.id != id);
         self.bytes = self.tracks.iter().map(|track| track.bytes).sum();
+    }
+
+    /// Has later readers start at what comes from now on; those who read already go on.
+    pub(super) fn interrupt(&mut self) {
+        for track in &mut self.tracks {
+            track.interrupted = track.end();
+        }
     }
 
     /// Forgets all units; tracks and places in them stay.
@@ -186,8 +200,8 @@ impl Ring {
     /// Whether a reader could start now: a key picture is there, or a stream without video has a frame.
     pub(super) fn can_start(&self) -> bool {
         match self.video() {
-            Some(_) => self.newest_key().is_some(),
-            None => self.tracks.iter().any(|track| !track.units.is_empty()),
+            Some(video) => self.tracks.get(video).is_some_and(|video| video.newest_start().is_some()),
+            None => self.tracks.iter().any(|track| track.end() > track.interrupted.max(track.first)),
         }
     }
 
@@ -266,7 +280,7 @@ impl Ring {
             let Some(track) = self.tracks.iter().find(|track| track.id == *id) else {
                 return false;
             };
-            let (Some(&key), Some(newest)) = (track.keys.back(), track.units.back()) else {
+            let (Some(key), Some(newest)) = (track.newest_start(), track.units.back()) else {
                 return false;
             };
             if *next < track.first {
@@ -281,7 +295,7 @@ impl Ring {
         let reads = |id: TrackId| cursor.next.iter().any(|(wanted, _)| *wanted == id);
         let video = self.tracks.iter().find(|track| track.info.kind() == Kind::Video && reads(track.id));
         let from = match video {
-            Some(video) => match video.keys.back().and_then(|&key| Some((key, video.at(key)?.pts))) {
+            Some(video) => match video.newest_start().and_then(|key| Some((key, video.at(key)?.pts))) {
                 Some(key) => Some(key),
                 None => return false,
             },
@@ -446,6 +460,22 @@ mod tests {
         assert!(ring.tracks[0].units.len() <= 52);
         let mut cursor = ring.cursor(&[AUDIO]);
         assert_eq!(next(&ring, &mut cursor), Some((AUDIO, 9_980, false)));
+    }
+
+    #[test]
+    fn after_an_interruption_newcomers_wait_and_readers_go_on() {
+        let mut ring = ring(Limits::default());
+        fill(&mut ring, 0, 500);
+        let mut reading = ring.cursor(&[VIDEO]);
+        assert_eq!(next(&ring, &mut reading), Some((VIDEO, 0, false)));
+        ring.interrupt();
+        assert!(!ring.can_start() && ring.newest_key().is_some());
+        let mut late = ring.cursor(&[VIDEO]);
+        assert!(next(&ring, &mut late).is_none());
+        assert_eq!(next(&ring, &mut reading), Some((VIDEO, 40, false)));
+        fill(&mut ring, 500, 1_100);
+        assert!(ring.can_start());
+        assert_eq!(next(&ring, &mut late), Some((VIDEO, 1_000, false)));
     }
 
     #[test]

@@ -129,6 +129,12 @@ impl Stream {
         self.head.send_modify(|head| *head += 1);
     }
 
+    /// The device is away: newcomers wait for its next key picture and are not shown what was seen before, as if it
+    /// were now. Those who watch stay.
+    pub fn interrupt(&self) {
+        self.state().ring.interrupt();
+    }
+
     /// Forgets the cached units, so that nobody who comes later takes them for what is seen now.
     pub fn clear(&self) {
         self.state().ring.clear();

@@ -137,6 +137,7 @@ impl<A: Adapter> Supervisor<A> {
                 tracing::warn!(stream = self.stream.path(), reason, retry_s = retry, "{error}");
             }
             complained = Some(error.text.clone());
+            self.stream.interrupt();
             self.set(State::Offline, Some(Reason { code: error.code, text: error.text }), &mut told_online);
             // Somebody who comes now waits this out: the device is not hammered because people are impatient.
             tokio::select! {
@@ -149,6 +150,7 @@ impl<A: Adapter> Supervisor<A> {
     async fn session(&self, cancel: &CancellationToken, told_online: &mut Option<bool>) -> Ended {
         let stop = cancel.child_token();
         let (playing, mut played) = watch::channel(false);
+        let ever_played = played.clone();
         let io = DeviceIo {
             device: Arc::clone(&self.device),
             stream: Arc::clone(&self.stream),
@@ -170,9 +172,7 @@ impl<A: Adapter> Supervisor<A> {
                 began = &mut started, if waiting => {
                     waiting = false;
                     if began {
-                        since = Some(Instant::now());
-                        tracing::info!(stream = self.stream.path(), "online");
-                        self.set(State::Online, None, told_online);
+                        since = Some(self.online(told_online));
                     }
                 }
                 () = &mut unwanted, if !stop.is_cancelled() => stop.cancel(),
@@ -181,6 +181,10 @@ impl<A: Adapter> Supervisor<A> {
         };
         if stop.is_cancelled() {
             return Ended::Asked;
+        }
+        if since.is_none() && *ever_played.borrow() {
+            // It came and went in one breath; that it came is news all the same.
+            since = Some(self.online(told_online));
         }
         let error = match result {
             Ok(Err(error)) => error,
@@ -191,6 +195,12 @@ impl<A: Adapter> Supervisor<A> {
             ),
         };
         Ended::Failed(error, since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    fn online(&self, told_online: &mut Option<bool>) -> Instant {
+        tracing::info!(stream = self.stream.path(), "online");
+        self.set(State::Online, None, told_online);
+        Instant::now()
     }
 
     /// Waits until nobody has wanted a stream on demand for its linger time.
