@@ -3,8 +3,13 @@
 
 mod demo;
 mod footage;
+mod h265;
 mod house;
+mod joins;
+mod late;
 mod order;
 mod recorders;
+mod screen;
 mod timing;
 mod tool;
+mod udp;

@@ -25,8 +25,10 @@ pub(super) struct Film {
     pub(super) video: &'static str,
     /// ffmpeg's options for the sound: a sine of 48 kHz.
     pub(super) audio: Option<&'static str>,
-    /// Rows of noise below the number, which cost an encoder what real footage costs.
+    /// Rows of noise below the number: every picture costs.
     pub(super) noise: usize,
+    /// Rows of noise below that which stands still: key pictures cost.
+    pub(super) detail: usize,
 }
 
 /// x264 as cameras use it: a key picture every 4 s at 25 pictures a second and no other.
@@ -38,7 +40,7 @@ pub(super) const B_PICTURES: &str =
 
 impl Default for Film {
     fn default() -> Self {
-        Self { pictures: 400, rate: 25, width: 320, height: 240, video: PLAIN, audio: None, noise: 16 }
+        Self { pictures: 400, rate: 25, width: 320, height: 240, video: PLAIN, audio: None, noise: 16, detail: 0 }
     }
 }
 
@@ -78,30 +80,36 @@ impl Film {
         command.args(tool::words("-pix_fmt yuv420p")).args(tool::words(self.video));
         let mut child = command.arg(reel.path()).stdin(Stdio::piped()).spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
-        let mut random = 1_u32;
+        let (mut random, mut still) = (1_u32, Vec::new());
+        fill(&mut 7, self.detail * self.width, &mut still);
         for number in 0..self.pictures {
-            let mut picture = vec![0_u8; self.width * self.height];
-            for (row, line) in picture.chunks_mut(self.width).enumerate() {
-                if row < BLOCK {
-                    for (column, pixel) in line.iter_mut().take(BITS * BLOCK).enumerate() {
-                        *pixel = if number >> (BITS - 1 - column / BLOCK) & 1 == 1 { 235 } else { 16 };
-                    }
-                } else if row < BLOCK + self.noise {
-                    for pixel in line {
-                        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                        *pixel = (random >> 24) as u8;
-                    }
-                } else {
-                    // A bar that moves, so that pictures differ everywhere.
-                    let bar = number as usize * 4 % self.width;
-                    line.iter_mut().enumerate().for_each(|(x, pixel)| *pixel = if x / 8 == bar / 8 { 220 } else { 90 });
-                }
-            }
+            let mut picture = Vec::with_capacity(self.width * self.height);
+            let bits = (0..BITS).rev().flat_map(|bit| [if number >> bit & 1 == 1 { 235 } else { 16 }; BLOCK]);
+            let mut strip: Vec<u8> = bits.collect();
+            strip.resize(self.width, 16);
+            (0..BLOCK).for_each(|_| picture.extend_from_slice(&strip));
+            fill(&mut random, self.noise * self.width, &mut picture);
+            picture.extend_from_slice(&still);
+            // A bar that moves, so that pictures differ everywhere.
+            let mut line = vec![90; self.width];
+            let bar = number as usize * 8 % (self.width - 8);
+            line[bar..bar + 8].fill(220);
+            (BLOCK + self.noise + self.detail..self.height).for_each(|_| picture.extend_from_slice(&line));
             pipe.write_all(&picture).unwrap();
         }
         drop(pipe);
         assert!(child.wait().unwrap().success(), "ffmpeg does not encode the film");
         reel
+    }
+}
+
+/// Appends so many bytes of noise.
+fn fill(random: &mut u32, bytes: usize, out: &mut Vec<u8>) {
+    for _ in 0..bytes / 4 {
+        *random ^= *random << 13;
+        *random ^= *random >> 17;
+        *random ^= *random << 5;
+        out.extend_from_slice(&random.to_le_bytes());
     }
 }
 

@@ -2,11 +2,14 @@
 
 use crate::support::until;
 use fanlight::app::{self, App};
+use fanlight::bus::Want;
 use fanlight::config;
 use fanlight::simulate::rtsp::{Audio, Camera, Clip, Footage, Options, Video};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) struct House {
     app: App,
@@ -49,8 +52,23 @@ impl House {
         }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.app.addresses().rtsp[0]
+    }
+
+    /// How old the newest key picture of a stream is, by its pictures' times.
+    pub(super) fn key_age(&self, stream: &str) -> Duration {
+        let (_, stream) = self.app.bus().stream(stream).unwrap();
+        let mut reader = stream.subscribe(Want::All);
+        let mut times = Vec::new();
+        while let Some((_, unit)) = reader.try_next() {
+            times.push(unit.dts);
+        }
+        times.last().unwrap().saturating_since(times[0])
+    }
+
     pub(super) fn url(&self, stream: &str) -> String {
-        format!("rtsp://{}/{stream}", self.app.addresses().rtsp[0])
+        format!("rtsp://{}/{stream}", self.address())
     }
 }
 
