@@ -2,7 +2,7 @@
 
 use super::demand::{Demand, Interest};
 use super::ring::{Cursor, Limits, Read, Ring};
-use crate::media::{AccessUnit, Kind, TrackInfo};
+use crate::media::{AccessUnit, Kind, MediaTime, TrackInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,6 +60,7 @@ struct State {
     frames: u64,
     bytes: u64,
     last_frame: Option<Instant>,
+    latest: Option<MediaTime>,
 }
 
 impl Stream {
@@ -67,7 +68,14 @@ impl Stream {
     pub fn new(path: impl Into<String>, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             path: path.into(),
-            state: Mutex::new(State { ring: Ring::new(limits), next_id: 0, frames: 0, bytes: 0, last_frame: None }),
+            state: Mutex::new(State {
+                ring: Ring::new(limits),
+                next_id: 0,
+                frames: 0,
+                bytes: 0,
+                last_frame: None,
+                latest: None,
+            }),
             head: watch::Sender::new(0),
             demand: Demand::default(),
             ended: CancellationToken::new(),
@@ -117,9 +125,10 @@ impl Stream {
     pub fn publish(&self, track: TrackId, unit: AccessUnit) {
         let mut state = self.state();
         let video = unit.info.kind() == Kind::Video;
-        let size = unit.payload.len() as u64;
+        let (size, pts) = (unit.payload.len() as u64, unit.pts);
         if state.ring.push(track, unit) {
             state.bytes += size;
+            state.latest = state.latest.max(Some(pts));
             if video {
                 state.frames += 1;
                 state.last_frame = Some(Instant::now());
@@ -162,6 +171,11 @@ impl Stream {
             last_frame_age: state.last_frame.map(|at| at.elapsed()),
             frame_rate: state.ring.picture_rate(Duration::from_secs(5)),
         }
+    }
+
+    /// The latest presentation time published, cached or not: the stream's timeline goes on after it.
+    pub fn latest(&self) -> Option<MediaTime> {
+        self.state().latest
     }
 
     /// The newest key picture, if one is cached.

@@ -3,8 +3,7 @@
 use super::Source;
 use super::rtsp::{Patience, Rtsp};
 use super::supervisor::{Pace, Supervisor};
-use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream, Want};
-use crate::media::MediaTime;
+use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -115,8 +114,6 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             (SubStream::Own(Arc::clone(&stream)), Some((sub, stream)))
         }
     };
-    let main = main.resuming(newest_pts(&main_stream));
-    let sub = sub.map(|(sub, stream)| (sub.resuming(newest_pts(&stream)), stream));
     let device = Device::new(DeviceOptions {
         name: plan.name.clone(),
         family,
@@ -144,10 +141,4 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
         tasks.spawn(supervisor.run(cancel.clone()).instrument(span));
     }
     Running { device, cancel, tasks }
-}
-
-/// The latest presentation time in the stream's cache from its newest key picture on: nobody has seen more.
-fn newest_pts(stream: &Arc<Stream>) -> Option<MediaTime> {
-    let mut reader = stream.subscribe(Want::All);
-    std::iter::from_fn(|| reader.try_next()).map(|(_, unit)| unit.pts).max()
 }

@@ -16,7 +16,6 @@ mod track;
 pub use config::{Config, Transport};
 
 use super::{Adapter, AdapterError, DeviceIo};
-use crate::media::MediaTime;
 use async_trait::async_trait;
 use connect::Carrier;
 use retina::client::Credentials;
@@ -68,8 +67,6 @@ pub struct Rtsp {
     silence: Duration,
     /// What worked last, for [`Transport::Auto`].
     carrier: Mutex<Option<Carrier>>,
-    /// The latest presentation time published: where the timeline of the next session goes on, so that viewers can stay.
-    reached: Mutex<Option<MediaTime>>,
     told: Told,
 }
 
@@ -100,14 +97,8 @@ impl Rtsp {
             patience,
             silence,
             carrier: Mutex::default(),
-            reached: Mutex::default(),
             told: Told::default(),
         }
-    }
-
-    /// Has the first session go on after the presentation time `reached`, where the stream has had sessions of another adapter before.
-    pub fn resuming(self, reached: Option<MediaTime>) -> Self {
-        Self { reached: Mutex::new(reached), ..self }
     }
 
     fn carrier(&self) -> std::sync::MutexGuard<'_, Option<Carrier>> {

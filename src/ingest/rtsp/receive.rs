@@ -8,7 +8,7 @@ use super::track::Track;
 use crate::bus::{self, Stream};
 use crate::ingest::timeline::{self, Timeline};
 use crate::ingest::{AdapterError, DeviceIo};
-use crate::media::{AccessUnit, Kind, MediaTime, TrackInfo};
+use crate::media::{AccessUnit, Kind, TrackInfo};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use retina::client::Demuxed;
@@ -103,7 +103,8 @@ impl Rtsp {
 
 impl<'a> Receiver<'a> {
     fn new(rtsp: &'a Rtsp, stream: &'a Arc<Stream>, tracks: Vec<Track>) -> Self {
-        let mut timeline = rtsp.reached().map_or_else(Timeline::new, Timeline::resume);
+        // After all that viewers have seen, so that they can stay.
+        let mut timeline = stream.latest().map_or_else(Timeline::new, Timeline::resume);
         let infos: Vec<TrackInfo> = tracks.iter().map(|track| (**track.info()).clone()).collect();
         let ids = stream.announce(&infos);
         let tracks = tracks.into_iter().zip(ids).map(|(track, bus)| {
@@ -185,7 +186,6 @@ impl<'a> Receiver<'a> {
         let stamp = self.timeline.stamp(line.time, ticks);
         let discontinuity = std::mem::take(&mut line.discontinuity) || stamp.discontinuity;
         line.begun = true;
-        self.rtsp.note(stamp.pts);
         let info = Arc::clone(line.track.info());
         let unit = AccessUnit { pts: stamp.pts, dts: stamp.dts, random_access, discontinuity, info, payload };
         self.stream.publish(line.bus, unit);
@@ -209,16 +209,5 @@ impl<'a> Receiver<'a> {
         for line in self.tracks.iter_mut().filter(|line| line.track.info().kind() == Kind::Video) {
             line.discontinuity = true;
         }
-    }
-}
-
-impl Rtsp {
-    fn reached(&self) -> Option<MediaTime> {
-        *self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn note(&self, pts: MediaTime) {
-        let mut last = self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *last = (*last).max(Some(pts));
     }
 }

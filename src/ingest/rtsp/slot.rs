@@ -29,9 +29,11 @@ impl Slot {
     }
 
     /// Waits until the dropped session is closed, or so long; the permit goes back when it really is.
-    pub(super) async fn closed(self, patience: Duration) {
+    pub(super) async fn closed(mut self, patience: Duration) {
         // Running out of patience is not the end of it: `drop` sees to the rest.
-        let _ = tokio::time::timeout(patience, gone(&self.group)).await;
+        if tokio::time::timeout(patience, gone(&self.group)).await.is_ok() {
+            self.permit = None;
+        }
     }
 }
 
@@ -49,10 +51,8 @@ impl Drop for Slot {
             return;
         };
         let group = Arc::clone(&self.group);
-        // Most often the first look says that all is done, and the permit is back before anybody can ask for it.
-        if futures::FutureExt::now_or_never(gone(&group)).is_some() {
-            return drop(permit);
-        }
+        // Not a look at it here, even if all may be done: where the runtime ends, looking panics, and this may run while
+        // the task that held it is taken apart.
         runtime.spawn(async move {
             gone(&group).await;
             drop(permit);

@@ -12,7 +12,8 @@ const HEAVY: &str =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_minute_without_a_loss() {
-    let film = Film { video: HEAVY, width: 1280, height: 720, noise: 24, detail: 360, pictures: 200, ..Film::default() };
+    let film =
+        Film { video: HEAVY, width: 1280, height: 720, noise: 24, detail: 360, pictures: 200, ..Film::default() };
     let length = film.pictures;
     let reel = film.shoot().await;
     let file = reel.path().display().to_string();
