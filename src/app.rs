@@ -92,6 +92,14 @@ pub struct App {
     serving: TaskTracker,
 }
 
+/// As many RTSP connections as file descriptors allow, with some left for pages, cameras and files.
+fn rtsp_options() -> rtsp::Options {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let options = rtsp::Options::default();
+    let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    rtsp::Options { connections: options.connections.min(most), ..options }
+}
+
 impl App {
     /// Binds all ports, then starts the devices and serves.
     ///
@@ -110,7 +118,7 @@ impl App {
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp::Options::default()).map_err(|error| {
+        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options()).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;

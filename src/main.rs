@@ -83,7 +83,8 @@ struct Run {
 
 #[derive(Clone, Debug, clap::Args)]
 struct ConfigFile {
-    /// The configuration; without it ./fanlight.yaml, then /etc/fanlight/fanlight.yaml, then no cameras.
+    /// The configuration; without it ./fanlight.yaml, then /etc/fanlight/fanlight.yaml; `run` goes without cameras if
+    /// there is neither.
     #[arg(long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -96,6 +97,8 @@ impl ConfigFile {
 
 const CONFIGURATION: u8 = 1;
 const PORT: u8 = 3;
+/// Exit code of a usage mistake, as clap gives it too.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Arguments { log_format, command } = Arguments::parse();
@@ -114,16 +117,27 @@ fn main() -> ExitCode {
         }
         Command::Check { config } => check(&config),
         Command::Password { name, viewer } => print_user(&name, viewer),
-        Command::Healthcheck { config } => {
-            // A file with a mistake in it does not make the running gateway ill.
-            let config = config.find().and_then(|file| config::load(&file).ok()).unwrap_or_default();
-            healthcheck::check(&config).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
-        }
+        Command::Healthcheck { config } => health(&config).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        complain(&format!("fanlight: {error:#}"));
+        // Not the chain of causes: our errors tell theirs themselves.
+        complain(&format!("fanlight: {error}"));
         ExitCode::from(CONFIGURATION)
     })
+}
+
+/// Asks the gateway that runs with this configuration.
+fn health(config: &ConfigFile) -> anyhow::Result<()> {
+    let config = match config.find() {
+        None => Config::default(),
+        Some(file) => config::load(&file).map_err(|_| {
+            anyhow!(
+                "{} cannot be used, so it is not known where the gateway listens; see fanlight check",
+                file.display()
+            )
+        })?,
+    };
+    Ok(healthcheck::check(&config)?)
 }
 
 /// Says something to whoever reads standard output.
@@ -265,7 +279,10 @@ async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyho
             tracing::error!("{error}");
             return Ok(ExitCode::from(PORT));
         }
-        Err(error) => return Err(error.into()),
+        Err(error @ StartError::PortsFile { .. }) => {
+            tracing::error!("{error}");
+            return Ok(ExitCode::from(USAGE));
+        }
     };
     started();
     loop {

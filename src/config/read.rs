@@ -343,10 +343,12 @@ impl<'n, 'c> Fields<'n, 'c> {
     }
 
     /// A whole number within a range.
-    pub(crate) fn whole(&mut self, name: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn whole_at(&mut self, name: &str, range: RangeInclusive<u32>) -> Option<(u32, Place)> {
         let node = self.take(name)?;
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        self.context.parsed(node, &expected, |text| text.parse().ok().filter(|number| range.contains(number)))
+        let number =
+            self.context.parsed(node, &expected, |text| text.parse().ok().filter(|number| range.contains(number)))?;
+        Some((number, node.place))
     }
 
     /// One of several words.

@@ -226,8 +226,9 @@ fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Came
     fields.place = place;
     let source = fields.required("source").and_then(|node| Source::read(context, node));
     let on_demand = fields.flag("on_demand").unwrap_or(false);
-    let connections = fields.whole("max_connections", 1..=64).and_then(|number| usize::try_from(number).ok());
-    let at = fields.take("max_connections").map_or(place, |node| node.place);
+    let (connections, at) = fields.whole_at("max_connections", 1..=64).unzip();
+    let connections = connections.and_then(|number| usize::try_from(number).ok());
+    let at = at.unwrap_or(place);
     fields.later(&["rotate", "rotate_encoded"]);
     fields.finish();
     let source = source?;

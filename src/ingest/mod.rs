@@ -7,6 +7,7 @@ pub mod rtsp;
 mod running;
 mod source;
 pub mod supervisor;
+mod threads;
 pub mod timeline;
 
 pub use running::{Plan, Running, spawn};

@@ -1,8 +1,8 @@
 //! From one camera's configuration to a device on the bus and the tasks that keep it alive.
 
-use super::Source;
 use super::rtsp::{Patience, Rtsp};
 use super::supervisor::{Pace, Supervisor};
+use super::{Source, threads};
 use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +138,7 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             pace: plan.pace,
         };
         let span = tracing::info_span!("device", id = %plan.name);
-        tasks.spawn(supervisor.run(cancel.clone()).instrument(span));
+        tasks.spawn_on(supervisor.run(cancel.clone()).instrument(span), &threads::handle());
     }
     Running { device, cancel, tasks }
 }

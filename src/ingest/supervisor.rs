@@ -191,7 +191,7 @@ impl<A: Adapter> Supervisor<A> {
             Ok(Ok(())) => AdapterError::new(ReasonCode::Unreachable, "the device ended the session"),
             Err(_) => AdapterError::new(
                 ReasonCode::Unsupported,
-                "a fault in this program ended the session; please report the lines above in the log",
+                "what the device sends made this program stumble; it tries again, and its log says where",
             ),
         };
         Ended::Failed(error, since.map_or(Duration::ZERO, |since| since.elapsed()))

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// How often to look whether retina's TEARDOWN is done; it tells only of the first failure.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// retina tells that TEARDOWN was answered just before it closes the connection, and the camera has yet to notice.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Holds a permit while a session lives and while retina says goodbye in the background after it.
 ///
 /// retina sends TEARDOWN from a task of its own: over TCP once, on the session's connection, for 5 s at most; over UDP
@@ -31,7 +34,11 @@ impl Slot {
     /// Waits until the dropped session is closed, or so long; the permit goes back when it really is.
     pub(super) async fn closed(mut self, patience: Duration) {
         // Running out of patience is not the end of it: `drop` sees to the rest.
-        if tokio::time::timeout(patience, gone(&self.group)).await.is_ok() {
+        let closed = async {
+            gone(&self.group).await;
+            tokio::time::sleep(SETTLE).await;
+        };
+        if tokio::time::timeout(patience, closed).await.is_ok() {
             self.permit = None;
         }
     }
@@ -55,6 +62,7 @@ impl Drop for Slot {
         // the task that held it is taken apart.
         runtime.spawn(async move {
             gone(&group).await;
+            tokio::time::sleep(SETTLE).await;
             drop(permit);
         });
     }

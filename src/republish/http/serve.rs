@@ -1,14 +1,14 @@
 //! Connections: accepted, bounded, and closed in time.
 
 use super::{Peer, Site};
+use crate::republish::crowd::Crowd;
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -38,39 +38,6 @@ impl Default for Limits {
     }
 }
 
-/// Connections by address.
-#[derive(Debug, Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
-
-struct Counted {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
-        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = addresses.entry(address).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { addresses: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut addresses = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-    }
-}
-
 /// Serves HTTP/1.1 until cancelled: then nothing more is accepted, and each connection ends with its request, or after
 /// the grace. Connections are tasks of `tasks`.
 pub async fn serve(
@@ -81,7 +48,7 @@ pub async fn serve(
     tasks: TaskTracker,
 ) {
     let free = Arc::new(Semaphore::new(limits.connections));
-    let addresses = Arc::new(Addresses::default());
+    let crowd = Arc::new(Crowd::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -99,8 +66,7 @@ pub async fn serve(
         };
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let most = if site.load().state.trusts(peer.ip()) { usize::MAX } else { limits.per_address };
-        let (Ok(permit), Some(counted)) = (Arc::clone(&free).try_acquire_owned(), addresses.count(peer.ip(), most))
-        else {
+        let (Ok(permit), Some(counted)) = (Arc::clone(&free).try_acquire_owned(), crowd.count(peer.ip(), most)) else {
             tracing::debug!(%peer, "too many connections; closed");
             continue;
         };

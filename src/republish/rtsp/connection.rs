@@ -56,6 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: Peer, ca
         session: None,
         user: None,
         paced_player: false,
+        idle_since: Instant::now(),
     };
     async {
         connection.run().await;
@@ -79,6 +80,8 @@ struct Connection {
     user: Option<Arc<User>>,
     /// The player paces itself by time stamps, so that it would stay as late as it starts.
     paced_player: bool,
+    /// Since when there is no session: a connection is for one, whatever else it asks.
+    idle_since: Instant,
 }
 
 /// What DESCRIBE told, or would have.
@@ -146,7 +149,8 @@ impl Connection {
                     return;
                 }
             }
-            let silent_until = self.alive.last() + self.shared.options.session_timeout;
+            let alive = if self.session.is_some() { self.alive.last() } else { self.idle_since };
+            let silent_until = alive + self.shared.options.session_timeout;
             let may_be_silent = self.session.as_ref().is_some_and(Session::plays_over_tcp);
             tokio::select! {
                 readable = self.output.socket().readable() => {
@@ -166,7 +170,7 @@ impl Connection {
                 }
                 () = tokio::time::sleep_until(silent_until.into()), if !may_be_silent => {
                     // Datagrams may have been a sign of life since.
-                    if self.alive.last() + self.shared.options.session_timeout <= Instant::now() {
+                    if self.session.is_none() || self.alive.last() + self.shared.options.session_timeout <= Instant::now() {
                         tracing::info!("no sign of life, the session is closed");
                         return;
                     }

@@ -5,6 +5,7 @@ use super::shard::Hub;
 use super::udp::UdpPair;
 use crate::access::Access;
 use crate::bus::{Bus, Stream};
+use crate::republish::crowd::Crowd;
 use crate::republish::rtp::Feed;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,8 @@ pub struct Options {
     pub patience: Duration,
     /// The most connections at once; more are closed as they come.
     pub connections: usize,
+    /// The most connections at once from one address: many recorders may stand behind one router.
+    pub per_address: usize,
 }
 
 impl Default for Options {
@@ -41,6 +44,7 @@ impl Default for Options {
             session_timeout: Duration::from_secs(60),
             patience: Duration::from_secs(45),
             connections: 4_096,
+            per_address: 1_024,
         }
     }
 }
@@ -66,6 +70,7 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) statistics: Arc<Statistics>,
     pub(super) tasks: TaskTracker,
+    crowd: Arc<Crowd>,
     next_viewer: AtomicU64,
     hubs: Mutex<HashMap<String, Weak<Hub>>>,
 }
@@ -146,11 +151,9 @@ impl Server {
         self.listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
-    /// The UDP ports really bound, one pair for each distinct address.
+    /// The UDP ports really bound, one pair for each address listened on; the same where addresses share one.
     pub fn udp_ports(&self) -> Vec<(u16, u16)> {
-        let mut ports: Vec<_> = self.listeners.iter().filter_map(|(_, pair)| Some(pair.as_ref()?.ports())).collect();
-        ports.dedup();
-        ports
+        self.listeners.iter().filter_map(|(_, pair)| Some(pair.as_ref()?.ports())).collect()
     }
 
     /// Totals that go on counting while the server runs.
@@ -167,6 +170,7 @@ impl Server {
             options: self.options,
             statistics: self.statistics,
             tasks: tasks.clone(),
+            crowd: Arc::default(),
             next_viewer: AtomicU64::new(1),
             hubs: Mutex::default(),
         });
@@ -198,7 +202,17 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Says that connections are closed at once, and not more often than this.
+const COMPLAIN: Duration = Duration::from_secs(30);
+
 async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Shared>, cancel: CancellationToken) {
+    let mut complained: Option<Instant> = None;
+    let mut complain = move |what: &str| {
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
+            complained = Some(Instant::now());
+            tracing::warn!("{what}; said at most every {} s", COMPLAIN.as_secs());
+        }
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -208,22 +222,30 @@ async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Sh
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: the connection stays in the queue, so do not spin on it.
-                tracing::warn!(%error, "cannot accept an RTSP connection");
+                complain(&format!("cannot accept an RTSP connection: {error}"));
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
         };
         if shared.statistics.connections.load(Ordering::Relaxed) >= shared.options.connections {
-            tracing::warn!(%address, "too many RTSP connections, one is closed");
+            complain("too many RTSP connections, more are closed at once");
             continue;
         }
+        let Some(counted) = shared.crowd.count(address.ip().to_canonical(), shared.options.per_address) else {
+            complain(&format!("too many RTSP connections from {}, more are closed at once", address.ip()));
+            continue;
+        };
         if let Err(error) = tune(&socket, shared.options.patience) {
             tracing::debug!(%error, %address, "the connection was gone before it began");
             continue;
         }
         let Ok(local) = socket.local_addr() else { continue };
         let peer = Peer { address, local, udp: udp.clone() };
-        shared.tasks.spawn(connection::serve(Arc::clone(&shared), socket, peer, cancel.child_token()));
+        let connection = connection::serve(Arc::clone(&shared), socket, peer, cancel.child_token());
+        shared.tasks.spawn(async move {
+            connection.await;
+            drop(counted);
+        });
     }
 }
 

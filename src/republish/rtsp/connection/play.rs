@@ -138,5 +138,6 @@ impl Connection {
     pub(super) fn stop(&mut self) {
         self.stop_playing();
         self.session = None;
+        self.idle_since = Instant::now();
     }
 }

@@ -147,6 +147,12 @@ impl Connection {
                 if others.iter().any(|route| matches!(route, Route::Tcp { .. })) {
                     return None;
                 }
+                // Our own ports are nobody's: what we sent there would keep the session alive for ever.
+                let ours = self.peer.udp.as_ref().map(|pair| pair.ports()).unwrap_or_default();
+                let own = |port: u16| port == ours.0 || port == ours.1;
+                if self.peer.address.ip() == self.peer.local.ip() && (own(rtp) || own(rtcp)) {
+                    return None;
+                }
                 // Media goes to the address that the connection comes from, whatever the header says.
                 let ip = self.peer.address.ip();
                 Some(Route::Udp { rtp: SocketAddr::new(ip, rtp), rtcp: SocketAddr::new(ip, rtcp) })
