@@ -113,9 +113,9 @@ impl<A: Adapter> Supervisor<A> {
         let mut told_online = None;
         while !cancel.is_cancelled() {
             if self.on_demand.is_some() && self.stream.demand.count() == 0 {
-                self.set(State::Idle, None, &mut told_online);
                 // The next viewer may come tomorrow: it is to wake the device, not to see today's picture.
                 self.stream.clear();
+                self.set(State::Idle, None, &mut told_online);
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = self.stream.demand.wanted() => {}
@@ -175,7 +175,11 @@ impl<A: Adapter> Supervisor<A> {
                         since = Some(self.online(told_online));
                     }
                 }
-                () = &mut unwanted, if !stop.is_cancelled() => stop.cancel(),
+                () = &mut unwanted, if !stop.is_cancelled() => {
+                    // Who comes while the goodbye is said waits for the next session.
+                    self.stream.interrupt();
+                    stop.cancel();
+                }
                 () = &mut overdue => return Ended::Asked,
             }
         };
