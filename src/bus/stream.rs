@@ -144,7 +144,7 @@ impl Stream {
         self.state().ring.interrupt();
     }
 
-    /// Forgets the cached units, so that nobody who comes later takes them for what is seen now.
+    /// Nobody watches: forgets the cached units, but for [`Self::newest_key`].
     pub fn clear(&self) {
         self.state().ring.clear();
     }
@@ -178,7 +178,7 @@ impl Stream {
         self.state().latest
     }
 
-    /// The newest key picture, if one is cached.
+    /// The newest key picture, however old.
     pub fn newest_key(&self) -> Option<AccessUnit> {
         self.state().ring.newest_key().cloned()
     }

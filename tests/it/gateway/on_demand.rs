@@ -1,8 +1,10 @@
 //! A camera on demand is left alone while nobody watches; second streams are where they should be.
 
 use super::viewers::{Carrier, Viewer, all_see_more};
-use super::{CameraOptions, Gateway, Options, ms, options, quick, seen, start, visitors};
+use super::{CameraOptions, Gateway, Options, kill, ms, options, quick, seen, start, visitors};
 use crate::support::rtsp_client::Client;
+use crate::support::until;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,6 +41,33 @@ async fn it_is_opened_for_the_first_viewer_and_closed_after_the_last() {
     // No events: coming and going on demand is nobody's business but the first success.
     let (events, _) = gateway.app.bus().events.since(None);
     assert_eq!(events.len(), 1, "{events:?}");
+}
+
+/// Hours-old pictures look live: who comes while the camera is gone waits for it, who watches stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_shown_pictures_of_a_camera_that_is_gone() {
+    let camera = start(|| options(visitors, "127.0.1.7:0")).await;
+    let address = camera.address();
+    let entry = format!("  front: {{ source: \"{}\" }}\n", camera.url());
+    let gateway = Gateway::start(&entry, Options { pace: quick(), ..Options::default() }).await;
+    let staying = [Viewer::start(gateway.rtsp(), "front", Carrier::Tcp)];
+    all_see_more(&staying, 3).await;
+    let before = gateway.app.bus().device("front").unwrap().main().latest();
+    kill(camera).await;
+    let stream = Arc::clone(gateway.app.bus().device("front").unwrap().main());
+    until("it is gone", || !stream.can_start()).await;
+    assert!(stream.newest_key().is_some(), "a still picture may be old");
+    let mut late = Client::connect(gateway.rtsp(), "front").await;
+    let uri = late.base.clone();
+    let asked = tokio::spawn(async move { (late.request("DESCRIBE", &uri, &[]).await.status, late) });
+    // Long enough for any answer from the cache.
+    tokio::time::sleep(ms(500)).await;
+    assert!(!asked.is_finished(), "answered while the camera is gone");
+    let camera = start(move || options(visitors, &address.to_string())).await;
+    assert_eq!(asked.await.unwrap().0, 200);
+    assert_eq!(camera.counters().plays, 1);
+    all_see_more(&staying, 3).await;
+    assert!(stream.latest() > before, "the timeline goes on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

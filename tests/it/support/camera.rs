@@ -169,6 +169,13 @@ async fn listen(listener: TcpListener, options: Arc<Options>, seen: Arc<Seen>, k
             accepted = listener.accept() => accepted.unwrap().0,
             () = killed.cancelled() => return,
         };
+        // A connection whose end came before this one began is no client any more, though its task may not know yet.
+        for _ in 0..50 {
+            if seen.open.load(SeqCst) < options.max_clients {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let number = seen.connections.fetch_add(1, SeqCst) - lives;
         let open = seen.open.fetch_add(1, SeqCst) + 1;
         seen.peak.fetch_max(open, SeqCst);
