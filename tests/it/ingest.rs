@@ -272,6 +272,19 @@ async fn a_camera_that_falls_silent_is_noticed_and_comes_back_for_the_same_viewe
 }
 
 #[tokio::test]
+async fn sound_alone_is_no_camera() {
+    let acts = vec![Act::SoundAfter(30), Act::Play];
+    let camera = Camera::start(Options { acts, media: EVERYTHING, ..Options::default() }).await;
+    let patience = Patience { silence: ms(100), ..Patience::default() };
+    let pace = Pace { lost: (ms(100), ms(100)), ..quick() };
+    let gateway = Gateway::start(Plan { patience, pace, ..plan(config(camera.url())) });
+    let (code, text) = gateway.fails_with().await;
+    let expected = format!("the camera at {} sends sound, but has sent no pictures for 0.4 s", camera.address);
+    assert_eq!((code, text), (ReasonCode::Silent, expected));
+    gateway.reaches(State::Online).await;
+}
+
+#[tokio::test]
 async fn nothing_there_is_unreachable_and_nothing_usable_is_unsupported() {
     let camera = Camera::start(Options { media: METADATA, ..Options::default() }).await;
     let gateway = Gateway::start(plan(config(camera.url())));

@@ -32,6 +32,8 @@ pub(super) enum Cause {
     Connect(String),
     /// Nothing came within this time.
     Timeout(Duration),
+    /// Sound came, but no picture within this time.
+    NoPictures(Duration),
     /// An answer with this status, and what is wrong with it where the status is not.
     Status(u16, String),
     /// The connection was closed or reset.
@@ -91,6 +93,9 @@ pub(super) fn explain(camera: &Camera, stage: Stage, cause: Cause) -> AdapterErr
         }
         (Stage::Media, Cause::Timeout(after)) => {
             (Silent, format!("the camera at {address} is connected, but has sent no media for {}", seconds(after)))
+        }
+        (_, Cause::NoPictures(after)) => {
+            (Silent, format!("the camera at {address} sends sound, but has sent no pictures for {}", seconds(after)))
         }
         (_, Cause::Timeout(after)) => (
             Busy,

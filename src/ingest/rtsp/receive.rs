@@ -54,13 +54,17 @@ impl Rtsp {
         let (mut heard, mut seen) = (Instant::now(), Instant::now());
         let mut trouble: Option<(u32, Cause)> = None;
         loop {
-            let deadline = (heard + self.silence).min(seen + self.silence * VIDEO_PATIENCE);
-            let item = match tokio::time::timeout_at(deadline, session.next()).await {
+            let (silent, blind) = (heard + self.silence, seen + self.silence * VIDEO_PATIENCE);
+            let item = match tokio::time::timeout_at(silent.min(blind), session.next()).await {
                 Ok(item) => item,
                 Err(_) => {
                     // UDP that was chosen because TCP was refused once need not work for ever.
                     *self.carrier() = None;
-                    return failed(Cause::Timeout(if heard <= seen { self.silence } else { heard - seen }));
+                    return failed(if silent <= blind {
+                        Cause::Timeout(self.silence)
+                    } else {
+                        Cause::NoPictures(self.silence * VIDEO_PATIENCE)
+                    });
                 }
             };
             let picture = match item {

@@ -29,6 +29,8 @@ pub(crate) enum Act {
     CloseAt(&'static str),
     /// Plays so many pictures, then stays connected and sends nothing.
     SilentAfter(usize),
+    /// Plays so many pictures, then sound alone.
+    SoundAfter(usize),
     /// Plays so many pictures, then closes.
     CloseAfter(usize),
     /// After so many pictures the timestamps jump by so many ticks.
@@ -377,7 +379,8 @@ impl<'a> Connection<'a> {
         self.sent += 1;
         let (clock, nals) = (self.clock, &pictures[index]);
         self.clock = self.clock.wrapping_add(3_600);
-        for (position, nal) in nals.iter().enumerate() {
+        let blind = matches!(self.act, Act::SoundAfter(pictures) if self.sent > pictures);
+        for (position, nal) in nals.iter().enumerate().filter(|_| !blind) {
             for (payload, last) in fragments(nal) {
                 let mark = last && position + 1 == nals.len();
                 self.send("trackID=0", 96, mark, clock, &payload, lost).await?;
