@@ -11,7 +11,7 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make lint    format, clippy, documentation, shell scripts, licences'
 	@echo 'make bench   the comparisons (takes long); results belong into benches/results/'
-	@echo 'make soak    ten minutes of viewers coming and going'
+	@echo 'make soak    a camera killed a hundred times, ten minutes of viewers coming and going'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS))'
 	@echo 'make deps    only the system packages that the above need'
 
@@ -36,6 +36,7 @@ bench: deps
 	benches/run.sh all
 
 soak: deps
+	FANLIGHT_KILLS=100 $(CARGO) test --locked --test it gateway::kills -- --nocapture
 	benches/run.sh soak
 
 fuzz: deps

@@ -32,7 +32,6 @@ async fn a_camera_over_udp_is_back_as_well() {
     kills("127.0.0.1:0", "udp", from_environment("FANLIGHT_KILLS").unwrap_or(6)).await;
 }
 
-#[allow(clippy::print_stderr, reason = "the seed repeats a failed run, the time is what `make soak` is for")]
 async fn kills(listen: &'static str, transport: &str, rounds: u64) {
     let seed = from_environment("FANLIGHT_SEED").unwrap_or_else(rand::random);
     eprintln!("FANLIGHT_SEED={seed}");
