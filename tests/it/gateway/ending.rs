@@ -121,7 +121,7 @@ fn exit_codes_tell_why() {
     }
     // The addresses cannot be told to whoever waits for them, so there is no use in running.
     let output = fanlight(&["run", "--config", "right.yaml", "--ports-file", "no/such/folder/ports.json"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("no/such/folder/ports.json"), "{text}");
 }
