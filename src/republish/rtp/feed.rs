@@ -320,6 +320,7 @@ impl Feed {
             payload_type: track.payload_type,
             times: &units.map(|unit| unit.head.pts).collect::<Vec<_>>(),
             depth: track.info.video().and_then(|video| video.reorder_depth).unwrap_or(0),
+            rate: track.info.video().and_then(|video| video.frame_rate),
             rtp_time: &|pts| packetizer.rtp_time(pts),
         };
         Some(primer::before(key, &line))

@@ -30,6 +30,8 @@ pub(super) struct Line<'a> {
     pub(super) times: &'a [MediaTime],
     /// The reorder depth that the parameter sets tell.
     pub(super) depth: u8,
+    /// The pictures per second that they tell.
+    pub(super) rate: Option<f64>,
     /// The track's clock at a time.
     pub(super) rtp_time: &'a dyn Fn(MediaTime) -> u32,
 }
@@ -54,7 +56,7 @@ fn write(key: &PacketUnit, line: &Line<'_>, count: usize) -> Option<Primer> {
     payloads().find(|payload| kind(payload) == 5)?;
     let sps = payloads().find(|payload| payload.first().is_some_and(|head| head & 0x1f == 7))?;
     let grey = h264::grey_pictures(sps, count as u8)?;
-    let frame = frame(line.times);
+    let frame = frame(line);
     let mut primer: Primer = Vec::with_capacity(count);
     let mut next_seq = key.head.first_seq;
     // From the last to the first, because they are numbered up to the key picture.
@@ -88,10 +90,13 @@ fn reordered(times: &[MediaTime]) -> usize {
     times.iter().enumerate().map(overtaken).max().unwrap_or(0)
 }
 
-/// How long a frame lasts.
-fn frame(times: &[MediaTime]) -> Duration {
-    let mut times = times.to_vec();
+/// How long a frame lasts: as announced, else the shortest distance seen.
+fn frame(line: &Line<'_>) -> Duration {
+    if let Some(rate) = line.rate.filter(|rate| (1.0..=1_000.0).contains(rate)) {
+        return Duration::from_secs_f64(1.0 / rate);
+    }
+    let mut times = line.times.to_vec();
     times.sort_unstable();
     let shortest = times.windows(2).map(|pair| pair[1].saturating_since(pair[0])).min();
-    shortest.unwrap_or(Duration::from_millis(40))
+    shortest.unwrap_or(Duration::from_millis(40)).min(Duration::from_secs(1))
 }

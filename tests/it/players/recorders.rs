@@ -3,7 +3,7 @@
 use super::footage::{B_PICTURES, Film, PLAIN, Reel, STRIP, numbers};
 use super::house::{House, load};
 use super::order::is_run;
-use super::tool::{run, succeed, words};
+use super::tool::{run, succeed, succeed_within, words};
 use fanlight::simulate::rtsp::{Camera, Faults, Footage, Jump, Options};
 use futures::future::join_all;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,8 @@ impl Recording {
         let mut arguments: Vec<_> =
             words(&line).into_iter().map(|w| if w == "URL" { url.clone() } else { w }).collect();
         arguments.extend(["-t".into(), seconds.to_string(), format!("{}/%03d.{}", dir.display(), way.ending)]);
-        let output = succeed("ffmpeg", &arguments).await;
+        let limit = Duration::from_secs(u64::from(seconds) + 60);
+        let output = succeed_within(limit, "ffmpeg", &arguments).await;
         let mut segments: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         segments.sort();
         Self { way, log: output.log, segments }
