@@ -48,7 +48,7 @@ pub enum Item {
 pub enum Start {
     /// At the cached key picture, with true time stamps.
     Key,
-    /// The same, with a [primer](super::primer) before it if the stream has B pictures: for ffmpeg.
+    /// The same, with grey pictures before it if the stream has B pictures: for ffmpeg.
     Primed,
     /// At the cached key picture, with time stamps squeezed to just before the live edge.
     Squeeze,
