@@ -142,17 +142,18 @@ impl Recording {
         assert!(is_run(&seen[..whole], pictures), "{way:?}: {seen:?}");
         // By the time of their arrival, the cached pictures take no time at all: up to a GOP more fits in.
         let most = if way.stamps_arrival() { 110 } else { 10 };
+        // A jump may cost B pictures' order twice in time: what is shown late from before it and early from after it.
+        let jumps = seconds as usize * 1_000 / REORDERED_JUMPS_MS as usize + 1;
+        let least = if way.camera == "plain" { 10 } else { 10 + 6 * jumps };
         let expected = seconds as usize * 25;
-        assert!((expected - 10..=expected + most).contains(&seen.len()), "{way:?}: {} pictures", seen.len());
+        assert!((expected - least..=expected + most).contains(&seen.len()), "{way:?}: {} pictures", seen.len());
         if way.output.contains("reset_timestamps") {
             assert!((total - f64::from(seconds)).abs() < 1.0, "{way:?}: {total} s of {seconds}");
         }
-        println!(
-            "{way:?}: {} segments, {total:.1} s, {} pictures, {} warnings",
-            self.segments.len(),
-            seen.len(),
-            self.warnings()
-        );
+        // A row of the table in benches/results.
+        let Way { camera, query, input, output, ending } = way;
+        let (segments, pictures, warnings) = (self.segments.len(), seen.len(), self.warnings());
+        println!("| {camera}{query} | `{input} {output}` | {ending} | {segments} | {pictures} | {warnings} |");
     }
 }
 
@@ -165,6 +166,8 @@ struct Studio {
 }
 
 const PICTURES: u32 = 400;
+/// How often the clock of the camera with B pictures jumps.
+const REORDERED_JUMPS_MS: u64 = 5_700;
 
 impl Studio {
     async fn open() -> Self {
@@ -180,7 +183,7 @@ impl Studio {
         let plain_clip = load(Footage::File(plain.path())).await;
         let house = House::of(vec![
             ("plain", jumping(plain_clip, faults(-3_600_000, 4_300))),
-            ("reordered", jumping(Arc::clone(&clip), faults(777_000, 5_700))),
+            ("reordered", jumping(Arc::clone(&clip), faults(777_000, REORDERED_JUMPS_MS))),
         ])
         .await;
         let rival = tokio::task::spawn_blocking(|| Camera::start(Options::new(clip)).unwrap()).await.unwrap();
