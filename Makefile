@@ -38,6 +38,7 @@ bench: deps
 soak: deps
 	FANLIGHT_KILLS=100 $(CARGO) test --locked --test it gateway::kills -- --nocapture
 	benches/run.sh soak
+	$(CARGO) test --locked --test it -- --ignored --nocapture soak_
 
 fuzz: deps
 	@packaging/fuzz $(FUZZ_SECONDS)

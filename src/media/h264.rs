@@ -1,9 +1,12 @@
 //! H.264 access units (ITU-T H.264 section 7.3): where decoders may start, and what the parameter sets say.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod grey;
+
 pub use super::annex_b::Scan;
 use super::parameter_sets::ParameterSets;
 use super::{VideoFormat, annex_b};
+pub use grey::{GreyPictures, grey_pictures};
 use h264_reader::nal::sei::{HeaderType, SeiReader};
 use h264_reader::nal::sps::{PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::{BitRead, BitReader, ByteReader};

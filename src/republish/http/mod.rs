@@ -57,7 +57,7 @@ pub struct HttpState {
     pub options: Arc<config::Http>,
 }
 
-/// The address at the other end of the connection, a request extension that [`serve`] sets.
+/// The address at the other end of the connection, a request extension that [`serve()`] sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 

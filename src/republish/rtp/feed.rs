@@ -2,10 +2,11 @@
 
 use super::packetizer::{Packetizer, payload_type};
 use super::packets::PacketUnit;
+use super::primer::{self, Primer};
 use super::report::{self, NtpLine};
 use super::squeeze::Squeeze;
 use crate::bus::{Reader, Stream, TrackId, Want};
-use crate::media::{AccessUnit, Kind, MediaTime, TrackInfo};
+use crate::media::{AccessUnit, Codec, Kind, MediaTime, TrackInfo};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -47,6 +48,8 @@ pub enum Item {
 pub enum Start {
     /// At the cached key picture, with true time stamps.
     Key,
+    /// The same, with grey pictures before it if the stream has B pictures: for ffmpeg.
+    Primed,
     /// At the cached key picture, with time stamps squeezed to just before the live edge.
     Squeeze,
     /// At the first key picture at or after that place.
@@ -88,6 +91,8 @@ pub struct Joined {
     pub audio_from: MediaTime,
     /// One for each track of the feed.
     pub tracks: Vec<TrackStart>,
+    /// Goes before the first item.
+    pub primer: Vec<Arc<PacketUnit>>,
     squeeze: Squeeze,
     squeezed_before: Position,
 }
@@ -264,7 +269,7 @@ impl Feed {
         let state = self.state();
         let newest_key = state.keys.back().copied();
         let position = match start {
-            Start::Key | Start::Squeeze => newest_key?,
+            Start::Key | Start::Primed | Start::Squeeze => newest_key?,
             Start::Live(after) => state.keys.iter().copied().find(|key| *key >= after.0)?,
             Start::Now => state.end(),
         };
@@ -272,6 +277,7 @@ impl Feed {
         let rest: Vec<_> = state.units_from(position).filter(|unit| wants(unit.head.track)).cloned().collect();
         let key = rest.iter().find(|unit| unit.head.key).map(|unit| unit.head.pts);
         let first_pts = key.or_else(|| rest.first().map(|unit| unit.head.pts)).unwrap_or(state.newest);
+        let primer = (start == Start::Primed).then(|| self.primer(&state, &rest)).flatten().unwrap_or_default();
         let (squeeze, instant, audio_from) = if start == Start::Squeeze {
             let pictures = || rest.iter().filter(|unit| unit.head.video).map(|unit| &unit.head);
             // No later picture is decoded, hence shown, before the newest decode time.
@@ -280,23 +286,44 @@ impl Feed {
             let instant = squeeze.map(first_pts);
             (squeeze, instant, edge)
         } else {
-            (Squeeze::default(), first_pts, first_pts)
+            let first_shown = primer.first().map_or(first_pts, |unit| unit.head.pts);
+            (Squeeze::default(), first_shown, first_pts)
         };
+        let primed = primer.first().map(|unit| unit.head);
         let tracks = (0..self.tracks.len())
             .map(|track| {
                 let sent = |unit: &&Arc<PacketUnit>| {
                     unit.head.track == track && (unit.head.video || unit.head.pts >= audio_from)
                 };
                 let next = state.packetizers.get(track).map_or(0, Packetizer::next_seq);
+                let primed = primed.filter(|head| head.track == track);
+                let first = primed.or_else(|| rest.iter().find(sent).map(|unit| unit.head));
                 TrackStart {
-                    seq: rest.iter().find(sent).map_or(next, |unit| unit.head.first_seq),
+                    seq: first.map_or(next, |head| head.first_seq),
                     rtp_time: state.packetizers.get(track).map_or(0, |packetizer| packetizer.rtp_time(instant)),
                     report: self.report(&state, track, instant),
                 }
             })
             .collect();
         let squeezed_before = Position(if start == Start::Squeeze { state.end() } else { 0 });
-        Some(Joined { position: Position(position), audio_from, tracks, squeeze, squeezed_before })
+        Some(Joined { position: Position(position), audio_from, tracks, primer, squeeze, squeezed_before })
+    }
+
+    /// What goes before the key picture that `rest` begins with.
+    fn primer(&self, state: &State, rest: &[Arc<PacketUnit>]) -> Option<Primer> {
+        let key = rest.iter().find(|unit| unit.head.key && unit.head.video)?;
+        let track = self.tracks.get(key.head.track).filter(|track| track.info.codec == Codec::H264)?;
+        let packetizer = state.packetizers.get(key.head.track)?;
+        let units = state.units_from(state.first).filter(|unit| unit.head.track == key.head.track);
+        let line = primer::Line {
+            ssrc: track.ssrc,
+            payload_type: track.payload_type,
+            times: &units.map(|unit| unit.head.pts).collect::<Vec<_>>(),
+            depth: track.info.video().and_then(|video| video.reorder_depth).unwrap_or(0),
+            rate: track.info.video().and_then(|video| video.frame_rate),
+            rtp_time: &|pts| packetizer.rtp_time(pts),
+        };
+        Some(primer::before(key, &line))
     }
 
     /// The item at `position`, or where to go on instead.

@@ -11,6 +11,7 @@ mod jpeg;
 mod nal;
 mod packetizer;
 mod packets;
+mod primer;
 mod report;
 mod squeeze;
 

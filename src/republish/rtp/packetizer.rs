@@ -43,8 +43,9 @@ impl Packetizer {
             starts,
             ssrc: rand::random(),
             time_base: rand::random(),
-            // Low at first: some receivers take a wrap soon after the start for loss.
-            next_seq: u64::from(rand::random::<u16>() >> 2),
+            // Low at first: some receivers take a wrap soon after the start for loss. One round ahead, because a
+            // [primer](super::primer) comes before the first packet.
+            next_seq: (1 << 16) + u64::from(rand::random::<u16>() >> 2),
             packets: 0,
             octets: 0,
             pictures: 0,

@@ -55,7 +55,7 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: Peer, ca
         described: None,
         session: None,
         user: None,
-        paced_player: false,
+        player: Player::default(),
         idle_since: Instant::now(),
     };
     async {
@@ -78,10 +78,34 @@ struct Connection {
     described: Option<Described>,
     session: Option<Session>,
     user: Option<Arc<User>>,
-    /// The player paces itself by time stamps, so that it would stay as late as it starts.
-    paced_player: bool,
+    player: Player,
     /// Since when there is no session: a connection is for one, whatever else it asks.
     idle_since: Instant,
+}
+
+/// What is to be known of a player, by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Player {
+    #[default]
+    Other,
+    /// Paces itself by time stamps, so that it would stay as late as it starts.
+    Paced,
+    /// Gives the first picture no time stamp.
+    Ffmpeg,
+}
+
+impl Player {
+    fn of(agent: &str) -> Self {
+        let named = |names: &[&str]| names.iter().any(|name| agent.contains(name));
+        if named(&["GStreamer", "LibVLC", "VLC"]) {
+            Self::Paced
+        } else if named(&["Lavf", "FFmpeg"]) {
+            // Frigate calls itself "FFmpeg Frigate/0.16".
+            Self::Ffmpeg
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// What DESCRIBE told, or would have.
@@ -195,7 +219,7 @@ impl Connection {
 
     async fn request(&mut self, request: &Request) {
         if let Some(agent) = request.header("User-Agent") {
-            self.paced_player = ["GStreamer", "LibVLC", "VLC"].iter().any(|name| agent.contains(name));
+            self.player = Player::of(agent);
         }
         let cseq = request.cseq();
         let result = match self.authorise(request).await {

@@ -226,6 +226,9 @@ impl SlowLane {
     async fn serve(&mut self) {
         let feed = Arc::clone(&self.viewer.feed);
         let mut head = feed.watch();
+        if !self.send_primer().await {
+            return;
+        }
         loop {
             if self.viewer.udp.is_none() && !self.viewer.output.flush().await {
                 return;
@@ -261,6 +264,29 @@ impl SlowLane {
                 }
             }
         }
+    }
+
+    /// Sends what goes before the first item; false if the viewer is gone.
+    async fn send_primer(&mut self) -> bool {
+        let primer = self.joined.as_mut().map(|joined| std::mem::take(&mut joined.primer)).unwrap_or_default();
+        let Some(first) = primer.first().map(|unit| unit.head) else { return true };
+        let (position, skip_leading) = (self.position, self.skip_leading);
+        for unit in primer {
+            let item = Item::Unit(Arc::clone(&unit));
+            let sent = |lane: &Self| {
+                let track = lane.tracks.get(first.track).filter(|track| track.wanted);
+                track.is_none_or(|track| track.expected == unit.next_seq())
+            };
+            while !sent(self) {
+                if self.viewer.udp.is_none() && !self.viewer.output.flush().await || !self.send(&item).await {
+                    return false;
+                }
+            }
+        }
+        // It is nothing of the feed's.
+        (self.position, self.skip_leading) = (position, skip_leading);
+        self.next_picture = first.pictures_before;
+        true
     }
 
     /// Whether everything from here on is sent as to everybody else.

@@ -1,9 +1,67 @@
 //! Forty joins at any phase of a GOP: the first packets are the cached key picture, whole, before anything newer.
 
-use super::footage::Film;
+use super::footage::{B_PICTURES, Film};
 use super::house::House;
-use crate::support::rtsp_client::Client;
+use crate::support::rtsp_client::{Client, Rtp};
 use std::time::Duration;
+
+/// The first packet of the next picture, and the NAL unit types of all of them but SEI.
+async fn picture(client: &mut Client) -> (Rtp, Vec<u8>) {
+    let mut packets = Vec::new();
+    while packets.last().is_none_or(|packet: &Rtp| !packet.marker) {
+        packets.push(client.rtp(0).await);
+    }
+    assert!(packets.iter().all(|packet| packet.time == packets[0].time), "one picture");
+    assert!(packets.windows(2).all(|pair| pair[1].seq == pair[0].seq.wrapping_add(1)));
+    let kind = |packet: &Rtp| match packet.payload[0] & 0x1f {
+        28 => packet.payload[1] & 0x1f,
+        kind => kind,
+    };
+    let kinds = packets.iter().map(kind).filter(|kind| *kind != 6).collect();
+    (packets.swap_remove(0), kinds)
+}
+
+/// ffmpeg, which gives its first pictures no times where B pictures are, gets some that it leaves out; nobody else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ffmpeg_gets_grey_pictures_first_if_there_are_b_pictures() {
+    for (video, agent, grey) in [
+        (B_PICTURES, "Lavf59.27.100", 3),
+        (B_PICTURES, "FFmpeg Frigate/0.16.1", 3),
+        (B_PICTURES, "Home Assistant", 0),
+        (Film::default().video, "Lavf59.27.100", 0),
+    ] {
+        let reel = Film { video, ..Film::default() }.shoot().await;
+        let house = House::playing(&reel.path()).await;
+        let mut client = Client::connect(house.address(), "porch").await;
+        let uri = client.base.clone();
+        let track = format!("{uri}/trackID=0");
+        let agent = ("User-Agent", agent);
+        client.request("DESCRIBE", &uri, &[agent]).await;
+        client.request("SETUP", &track, &[agent, ("Transport", "RTP/AVP/TCP;unicast;interleaved=0-1")]).await;
+        let play = client.request("PLAY", &uri, &[agent]).await;
+        let info = play.header("RTP-Info").unwrap().to_owned();
+        let mut first: Option<Rtp> = None;
+        let mut last = None;
+        for place in 0..=grey {
+            let (packet, kinds) = picture(&mut client).await;
+            if place == grey {
+                assert!(matches!(kinds[..], [7, 8, 5, ..]), "{agent:?}: {kinds:?}");
+            } else if place == 0 {
+                assert!(matches!(kinds[..], [7, 8, 1]), "{agent:?}: {kinds:?}");
+            } else {
+                assert_eq!(kinds, [1], "{agent:?}");
+            }
+            // A frame apart, and numbered without a gap.
+            if let Some(Rtp { time, .. }) = last {
+                assert_eq!(packet.time.wrapping_sub(time), 3_600);
+            }
+            last = Some(packet.clone());
+            first.get_or_insert(packet);
+        }
+        let first = first.unwrap();
+        assert!(info.ends_with(&format!("seq={};rtptime={}", first.seq, first.time)), "{info}, not {first:?}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_packets_are_the_cached_key_picture() {
@@ -16,21 +74,7 @@ async fn the_first_packets_are_the_cached_key_picture() {
         // The sender report, then SPS, PPS and the IDR picture, all with one time stamp.
         let (channel, report) = client.frame().await;
         assert_eq!((channel, report[1]), (1, 200));
-        let mut key = Vec::new();
-        loop {
-            let packet = client.rtp(0).await;
-            let marker = packet.marker;
-            key.push(packet);
-            if marker {
-                break;
-            }
-        }
-        assert!(key.iter().all(|packet| packet.time == key[0].time), "one picture");
-        let kind = |payload: &[u8]| match payload[0] & 0x1f {
-            28 => payload[1] & 0x1f,
-            kind => kind,
-        };
-        let kinds: Vec<u8> = key.iter().map(|packet| kind(&packet.payload)).filter(|kind| *kind != 6).collect();
+        let (_, kinds) = picture(&mut client).await;
         assert!(matches!(kinds[..], [7, 8, 5, ..]), "{kinds:?}");
         assert!(kinds[2..].iter().all(|kind| *kind == 5), "{kinds:?}");
         phases[(house.key_age("porch").as_secs() as usize).min(3)] = true;

@@ -44,7 +44,8 @@ async fn check(video: &'static str) {
             let log = ffmpeg(line, &url).await.log;
             let last = log.rsplit(['\r', '\n']).find(|line| line.contains("frame=")).unwrap();
             let pictures = last.split("frame=").nth(1).unwrap().trim_start().split(' ').next().unwrap();
-            assert!((124..=126).contains(&pictures.parse::<u32>().unwrap()), "phase {phase}: {last}");
+            // The grey pictures before B pictures take time and are not shown.
+            assert!((121..=126).contains(&pictures.parse::<u32>().unwrap()), "phase {phase}: {last}");
             assert!(!log.contains("dup=") || log.contains("dup=0 "), "phase {phase}: {last}");
         }
     }))

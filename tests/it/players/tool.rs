@@ -4,7 +4,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
 
-/// Longer than any run here takes; a player that needs more is stuck.
+/// Longer than any run takes that is not told how long to record; a player that needs more is stuck.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// What a program left behind.
@@ -23,10 +23,14 @@ impl Output {
 
 /// Runs a program to its end.
 pub(super) async fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
+    run_within(LIMIT, program, arguments).await
+}
+
+async fn run_within<S: AsRef<str>>(limit: Duration, program: &str, arguments: &[S]) -> Output {
     let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
     let mut command = Command::new(program);
     command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = tokio::time::timeout(LIMIT, command.output()).await;
+    let output = tokio::time::timeout(limit, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{program} {} did not end", arguments.join(" "))).unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     Output { status: output.status, stdout: output.stdout, log }
@@ -34,7 +38,12 @@ pub(super) async fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output
 
 /// Runs a program that has to succeed.
 pub(super) async fn succeed<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
-    let output = run(program, arguments).await;
+    succeed_within(LIMIT, program, arguments).await
+}
+
+/// The same for one that takes longer.
+pub(super) async fn succeed_within<S: AsRef<str>>(limit: Duration, program: &str, arguments: &[S]) -> Output {
+    let output = run_within(limit, program, arguments).await;
     let shown: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
     assert!(output.status.success(), "{program} {}: {}\n{}", shown.join(" "), output.status, output.log);
     output

@@ -1,6 +1,6 @@
 //! PLAY, and the end of playing.
 
-use super::{Connection, Playing, Refusal, not_ready};
+use super::{Connection, Player, Playing, Refusal, not_ready};
 use crate::bus::TrackId;
 use crate::republish::rtp::{Feed, Item, Joined, Start, bye};
 use crate::republish::rtsp::message::{Request, Response, Status};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 impl Connection {
     pub(super) async fn play(&mut self, request: &Request) -> Result<Option<Response>, Refusal> {
-        let paced_player = self.paced_player;
+        let player = self.player;
         let session = self.check_session(request)?;
         if session.setups.is_empty() {
             return Err(Status::MethodNotValidInThisState.into());
@@ -23,7 +23,7 @@ impl Connection {
             return Ok(Some(self.with_session(response)));
         }
         let target = Target::parse(&request.uri);
-        let start = target.options.start.or(session.source.options.start).unwrap_or(if paced_player {
+        let start = target.options.start.or(session.source.options.start).unwrap_or(if player == Player::Paced {
             StartOption::Squeeze
         } else {
             StartOption::Key
@@ -92,6 +92,7 @@ impl Connection {
     /// Where to start; waits for a key picture if there is none, or if the next one was asked for.
     async fn join(&self, feed: &Feed, start: StartOption, wanted: &[bool]) -> Joined {
         let start = match start {
+            StartOption::Key if self.player == Player::Ffmpeg => Start::Primed,
             StartOption::Key => Start::Key,
             StartOption::Squeeze => Start::Squeeze,
             StartOption::Live => Start::Live(feed.end()),
