@@ -16,7 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A viewer further behind the newest packet than this goes on at the newest key picture.
 const LAG: Duration = Duration::from_secs(1);
-/// What is kept beyond the newest GOP, so that viewers within [`LAG`] find what they have not sent yet.
+/// A GOP is kept until the next key picture is so old: viewers within [`LAG`], and those who have just started in it,
+/// find what they have not sent yet.
 const KEPT: Duration = Duration::from_millis(1_500);
 /// Bytes of packets kept at most.
 const MOST: usize = 48 << 20;
@@ -327,9 +328,12 @@ impl Feed {
     }
 
     /// The item at `position`, or where to go on instead.
-    pub fn next(&self, position: Position) -> Next {
+    ///
+    /// A viewer that is `starting` is behind because it begins at a key picture, not because it is slow: it jumps only if
+    /// its place is gone.
+    pub fn next(&self, position: Position, starting: bool) -> Next {
         let state = self.state();
-        if let Some(jump) = state.jump(position.0) {
+        if let Some(jump) = state.jump(position.0, starting) {
             return jump;
         }
         match state.at(position.0) {
@@ -413,14 +417,14 @@ impl State {
 
     /// Drops what neither a newcomer nor a viewer within its lag needs.
     fn evict(&mut self) {
-        let needed_from = self.newest.saturating_sub(KEPT);
+        let settled = self.newest.saturating_sub(KEPT);
         while let Some(oldest) = self.items.front() {
-            let before_key = self.keys.back().is_some_and(|key| self.first < *key);
-            let old = match oldest {
-                Item::Unit(unit) => unit.head.dts < needed_from,
-                Item::Report(..) => true,
-            };
-            if !(before_key && old || self.bytes > MOST) {
+            let next_key = self.keys.iter().copied().find(|key| *key > self.first);
+            let old = next_key.and_then(|key| self.at(key)).is_some_and(|item| match item {
+                Item::Unit(unit) => unit.head.dts <= settled,
+                Item::Report(..) => false,
+            });
+            if !(old || self.bytes > MOST) {
                 break;
             }
             if let Item::Unit(unit) = oldest {
@@ -434,12 +438,12 @@ impl State {
         }
     }
 
-    fn jump(&self, position: u64) -> Option<Next> {
+    fn jump(&self, position: u64, starting: bool) -> Option<Next> {
         let key = self.keys.back().copied();
         let gone = position < self.first;
         let late = |unit: &Arc<PacketUnit>| self.newest.saturating_since(unit.head.dts) > LAG;
         let newer_key = key.filter(|key| *key > position);
-        let lags = newer_key.is_some() && self.units_from(position).next().is_some_and(late);
+        let lags = !starting && newer_key.is_some() && self.units_from(position).next().is_some_and(late);
         if !gone && !lags {
             return None;
         }

@@ -141,6 +141,8 @@ pub(super) struct SlowLane {
     viewer: Arc<Viewer>,
     shard: Arc<Shard>,
     position: Position,
+    /// Where the feed ended when the viewer joined: until there it is starting.
+    started_before: Position,
     joined: Option<Joined>,
     since: Instant,
     tracks: Vec<Track>,
@@ -176,6 +178,7 @@ impl SlowLane {
             track.started = false;
         }
         lane.audio_from = joined.audio_from;
+        lane.started_before = lane.viewer.feed.end();
         lane.skip_leading = true;
         lane.joined = Some(joined);
         if lane.viewer.udp.is_some() {
@@ -204,6 +207,7 @@ impl SlowLane {
             viewer,
             shard,
             position,
+            started_before: position,
             joined: None,
             since: Instant::now(),
             tracks,
@@ -234,7 +238,7 @@ impl SlowLane {
                 return;
             }
             head.mark_unchanged();
-            match feed.next(self.position) {
+            match feed.next(self.position, self.position < self.started_before) {
                 Next::Item(item) => {
                     if !self.send(&item).await {
                         return;

@@ -81,7 +81,7 @@ async fn settle(feed: &Feed) {
 fn units(feed: &Feed, mut position: Position) -> Vec<Arc<PacketUnit>> {
     let mut out = Vec::new();
     loop {
-        match feed.next(position) {
+        match feed.next(position, false) {
             Next::Item(Item::Unit(unit)) => out.push(unit),
             Next::Item(Item::Report(..)) => {}
             _ => return out,
@@ -146,7 +146,7 @@ async fn a_squeezed_start_ends_at_the_live_edge_and_sends_no_old_sound() {
     let joined = feed.join(Start::Squeeze, &[true, true]).unwrap();
     let mut position = joined.position;
     let mut times = Vec::new();
-    while let Next::Item(item) = feed.next(position) {
+    while let Next::Item(item) = feed.next(position, false) {
         if let Item::Unit(unit) = item
             && unit.head.video
         {
@@ -162,7 +162,7 @@ async fn a_squeezed_start_ends_at_the_live_edge_and_sends_no_old_sound() {
     assert_eq!(joined.audio_from, at(1_880));
     camera.play(1_900, 1_960);
     settle(&feed).await;
-    let Next::Item(Item::Unit(unit)) = feed.next(position) else { panic!() };
+    let Next::Item(Item::Unit(unit)) = feed.next(position, false) else { panic!() };
     assert_eq!(joined.add_time(position, &unit, 90_000), 0);
 }
 
@@ -187,16 +187,35 @@ async fn a_late_viewer_jumps_to_the_newest_key_and_a_punctual_one_does_not() {
     let position = feed.join(Start::Key, &[true, true]).unwrap().position;
     camera.play(1_500, 1_960);
     settle(&feed).await;
-    assert!(matches!(feed.next(position), Next::Item(_)));
+    assert!(matches!(feed.next(position, false), Next::Item(_)));
     for from in (1_960..6_200).step_by(200) {
         camera.play(from, from + 200);
         settle(&feed).await;
     }
-    let Next::Jump { to, audio_from, pictures_before } = feed.next(position) else { panic!() };
+    let Next::Jump { to, audio_from, pictures_before } = feed.next(position, false) else { panic!() };
     assert_eq!(audio_from, at(6_000));
     assert_eq!(pictures_before, 6_000 / 40 - 1_000 / 40);
-    let Next::Item(Item::Unit(key)) = feed.next(to) else { panic!() };
+    let Next::Item(Item::Unit(key)) = feed.next(to, false) else { panic!() };
     assert!(key.head.key && key.head.pts == at(6_000));
+}
+
+#[tokio::test]
+async fn who_has_just_started_is_not_late() {
+    let camera = Camera::new();
+    camera.play(0, 1_960);
+    let feed = Feed::start(&camera.stream).unwrap();
+    let mut position = feed.join(Start::Key, &[true, true]).unwrap().position;
+    let end = feed.end();
+    // The next key picture comes while the cached GOP is being sent, and time goes on.
+    for from in (1_960..3_200).step_by(200) {
+        camera.play(from, from + 200);
+        settle(&feed).await;
+    }
+    assert!(matches!(feed.next(position, false), Next::Jump { .. }));
+    while position < end {
+        assert!(matches!(feed.next(position, true), Next::Item(_)));
+        position = position.next();
+    }
 }
 
 #[tokio::test]
@@ -257,7 +276,7 @@ async fn the_feed_ends_with_its_video_track_and_the_work_with_the_last_viewer() 
     camera.stream.announce(&[info(Codec::H265), info(Codec::Pcmu)]);
     settle(&feed).await;
     assert!(feed.ended());
-    assert!(matches!(feed.next(feed.end()), Next::Ended));
+    assert!(matches!(feed.next(feed.end(), false), Next::Ended));
     let other = Feed::start(&camera.stream).unwrap();
     assert!(!other.ended());
     drop((feed, other));
