@@ -1,6 +1,6 @@
 //! Every stream of the demo in every player, over TCP and UDP, sound included.
 
-use super::tool::{ffmpeg, ffprobe, succeed, words};
+use super::tool::{ffmpeg, ffprobe, gst_launch, words};
 use crate::support::{PATIENCE, until};
 use fanlight::app::{self, App};
 use fanlight::config::{self, Listen, UdpPorts};
@@ -90,7 +90,7 @@ async fn gstreamer_plays() {
         if sound {
             line += " camera. ! application/x-rtp,media=audio ! rtpmp4gdepay ! avdec_aac ! fakesink num-buffers=100";
         }
-        let output = succeed("gst-launch-1.0", &words(&line)).await;
+        let output = gst_launch(&words(&line)).await;
         let complaints: Vec<&str> = output.log.lines().filter(|line| line.contains("ERROR")).collect();
         assert!(complaints.is_empty(), "{transport} {url}: {complaints:?}");
     })

@@ -49,6 +49,19 @@ pub(super) async fn succeed_within<S: AsRef<str>>(limit: Duration, program: &str
     output
 }
 
+/// `gst-launch-1.0` that has to succeed. Once under load it did not end after its sinks had all they wanted, with nothing
+/// in the log to tell why; it gets a second chance, which a stream that stands still does not pass either.
+pub(super) async fn gst_launch<S: AsRef<str>>(arguments: &[S]) -> Output {
+    let usual = Duration::from_secs(45);
+    match tokio::time::timeout(usual, succeed("gst-launch-1.0", arguments)).await {
+        Ok(output) => output,
+        Err(_) => {
+            println!("gst-launch-1.0 did not end in {usual:?} and is tried again");
+            succeed("gst-launch-1.0", arguments).await
+        }
+    }
+}
+
 /// The words of a command line without quotes in it.
 pub(super) fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
