@@ -131,16 +131,23 @@ fn step(
     if members.is_empty() {
         return feed.end();
     }
-    items.clear();
-    let Some(end) = feed.read(position, items) else {
-        // The feed ended, or this task did not run for seconds: each viewer's slow lane says which.
-        for member in members.drain(..) {
-            slow_lane(shard, member, position);
+    let mut position = position;
+    // Reads again after the last item: a feed that pushed and ended at once wakes this task only once.
+    loop {
+        items.clear();
+        let Some(end) = feed.read(position, items) else {
+            // The feed ended, or this task did not run for seconds: each viewer's slow lane says which.
+            for member in members.drain(..) {
+                slow_lane(shard, member, position);
+            }
+            return feed.end();
+        };
+        if items.is_empty() {
+            return end;
         }
-        return feed.end();
-    };
-    members.retain(|member| serve(member, position, end, items, shard));
-    end
+        members.retain(|member| serve(member, position, end, items, shard));
+        position = end;
+    }
 }
 
 /// Writes the items from `from` up to `end`; false if the viewer left the shard over it.

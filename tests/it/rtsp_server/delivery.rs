@@ -321,6 +321,29 @@ async fn viewers_get_a_goodbye_when_the_camera_is_removed_and_when_the_server_en
     assert!(bye(&all));
 }
 
+/// Seen in a run under load: the last picture and the end became one wake-up, and the viewer waited for ever.
+#[tokio::test(flavor = "current_thread")]
+async fn an_end_right_after_a_picture_is_an_end() {
+    let gateway = Gateway::start();
+    let mut camera = gateway.camera("porch");
+    camera.pictures(5);
+    let mut client = Client::connect(gateway.address, "porch").await;
+    client.play().await;
+    for number in 0..5 {
+        assert_eq!(client.picture(0).await, number);
+    }
+    // Level by now; live pictures come by way of the shard.
+    for number in 5..8 {
+        camera.picture();
+        assert_eq!(client.picture(0).await, number);
+    }
+    // Nothing else runs between these two.
+    camera.picture();
+    gateway.bus.remove("porch");
+    assert_eq!(client.picture(0).await, 8);
+    while client.frame_or_end().await.is_some() {}
+}
+
 #[tokio::test]
 async fn the_server_ends_in_time_whatever_viewers_do() {
     let mut gateway = Gateway::start();
