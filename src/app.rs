@@ -147,6 +147,7 @@ impl App {
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
             rtsp_statistics: rtsp.statistics(),
+            transcoder: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));

@@ -24,3 +24,4 @@ pub mod ingest;
 pub mod media;
 pub mod republish;
 pub mod simulate;
+pub mod transcode;

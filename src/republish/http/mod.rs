@@ -26,6 +26,7 @@ use super::rtsp::Statistics;
 use crate::access::Access;
 use crate::bus::Bus;
 use crate::config;
+use crate::transcode::Transcoder;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -53,6 +54,8 @@ pub struct HttpState {
     pub rtsp: Arc<[SocketAddr]>,
     /// What the RTSP server counts.
     pub rtsp_statistics: Arc<Statistics>,
+    /// Renditions and stills.
+    pub transcoder: Arc<Transcoder>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }
