@@ -5,6 +5,7 @@
 
 pub mod rtsp;
 mod running;
+pub mod session;
 mod source;
 pub mod supervisor;
 mod threads;
