@@ -3,6 +3,10 @@
 //!
 //! To add a family: a folder with its protocol, its variant of [`Source`], its arm in [`spawn`].
 
+pub mod drive;
+pub mod jpeg;
+mod links;
+mod publish;
 pub mod rtsp;
 mod running;
 pub mod session;
@@ -11,10 +15,11 @@ pub mod supervisor;
 mod threads;
 pub mod timeline;
 
+pub use jpeg::Rotation;
 pub use running::{Plan, Running, spawn};
 pub use source::Source;
 
-use crate::bus::{Device, ReasonCode, Stream};
+use crate::bus::{Bus, Device, ReasonCode, Stream};
 use async_trait::async_trait;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -23,12 +28,16 @@ use tokio_util::sync::CancellationToken;
 /// What a session with a device may touch.
 #[derive(Clone, Debug)]
 pub struct DeviceIo {
+    /// Where events are told.
+    pub bus: Arc<Bus>,
     /// The device: its connection limit, commands and status.
     pub device: Arc<Device>,
     /// The stream that this session feeds.
     pub stream: Arc<Stream>,
     /// Say goodbye to the device and return soon after this is cancelled.
     pub cancel: CancellationToken,
+    /// How far pictures are to be turned, for families whose pictures can be.
+    pub rotation: Rotation,
     /// Set it to true once media flows: from then on the device counts as online.
     pub playing: watch::Sender<bool>,
 }

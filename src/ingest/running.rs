@@ -2,7 +2,7 @@
 
 use super::rtsp::{Patience, Rtsp};
 use super::supervisor::{Pace, Supervisor};
-use super::{Source, threads};
+use super::{Rotation, Source, threads};
 use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Plan {
     /// Connections to the same device from before, which count until they are closed; by default those of the device
     /// that this one replaces.
     pub upstream: Option<Upstream>,
+    /// How far pictures are turned, for families whose pictures can be.
+    pub rotation: Rotation,
     /// What each stream's cache keeps.
     pub cache: Limits,
     /// How long to wait between attempts.
@@ -43,6 +45,7 @@ impl Plan {
             on_demand: false,
             max_connections: None,
             upstream: None,
+            rotation: Rotation::None,
             cache: Limits::default(),
             pace: Pace::default(),
             patience: Patience::default(),
@@ -136,6 +139,7 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             leads,
             on_demand: plan.on_demand.then_some(plan.linger),
             pace: plan.pace,
+            rotation: plan.rotation,
         };
         let span = tracing::info_span!("device", id = %plan.name);
         tasks.spawn_on(supervisor.run(cancel.clone()).instrument(span), &threads::handle());

@@ -1,6 +1,6 @@
 //! Keeps one stream of a device alive: sessions one after the other, with back-off between them.
 
-use super::{Adapter, AdapterError, DeviceIo};
+use super::{Adapter, AdapterError, DeviceIo, Rotation};
 use crate::bus::{Bus, Device, EventKind, Reason, ReasonCode, State, Stream};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -93,6 +93,8 @@ pub struct Supervisor<A> {
     pub on_demand: Option<Duration>,
     /// How long to wait between attempts.
     pub pace: Pace,
+    /// How far pictures are turned.
+    pub rotation: Rotation,
 }
 
 /// How one session ended.
@@ -152,6 +154,8 @@ impl<A: Adapter> Supervisor<A> {
         let (playing, mut played) = watch::channel(false);
         let ever_played = played.clone();
         let io = DeviceIo {
+            bus: Arc::clone(&self.bus),
+            rotation: self.rotation,
             device: Arc::clone(&self.device),
             stream: Arc::clone(&self.stream),
             cancel: stop.clone(),
@@ -320,6 +324,7 @@ mod tests {
         });
         let script = Arc::new(Script { acts: Mutex::new(acts.into()), runs: Mutex::default() });
         let supervisor = Supervisor {
+            rotation: Rotation::None,
             adapter: Arc::clone(&script),
             bus: Arc::clone(&bus),
             device: Arc::clone(&device),

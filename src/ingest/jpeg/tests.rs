@@ -1,0 +1,128 @@
+use super::*;
+use turbojpeg::Colorspace;
+
+/// A picture with something different in each corner, so that a turn shows.
+fn rgb(width: usize, height: usize) -> Vec<u8> {
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let wave = ((x * 2 + y) % 64) as u8;
+            pixels.extend([(x * 255 / width) as u8, (y * 255 / height) as u8, 64 + wave]);
+        }
+    }
+    pixels
+}
+
+fn coded(width: usize, height: usize, subsamp: Subsamp, set: impl FnOnce(&mut Compressor)) -> Bytes {
+    let mut compressor = Compressor::new().unwrap();
+    compressor.set_quality(92).unwrap();
+    compressor.set_subsamp(subsamp).unwrap();
+    set(&mut compressor);
+    let pixels = rgb(width, height);
+    let image = Image { pixels: pixels.as_slice(), width, pitch: width * 3, height, format: PixelFormat::RGB };
+    compressor.compress_to_vec(image).unwrap().into()
+}
+
+fn decoded(bytes: &[u8]) -> (Vec<u8>, usize, usize) {
+    let image = turbojpeg::decompress(bytes, PixelFormat::RGB).unwrap();
+    (image.pixels, image.width, image.height)
+}
+
+/// Peak signal to noise ratio in dB.
+fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let error: f64 = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    10.0 * (255.0_f64.powi(2) / (error / a.len() as f64).max(1e-9)).log10()
+}
+
+#[test]
+fn what_fits_is_not_touched() {
+    for subsamp in [Subsamp::Sub2x2, Subsamp::Sub2x1] {
+        let bytes = coded(64, 48, subsamp, |_| {});
+        let checked = check(bytes.clone(), Rotation::None).unwrap();
+        assert_eq!(checked, Checked { bytes, width: 64, height: 48, treatment: Treatment::Untouched });
+    }
+}
+
+#[test]
+fn padding_behind_the_picture_is_cut_off() {
+    let bytes = coded(64, 48, Subsamp::Sub2x2, |_| {});
+    let padded: Bytes = [&bytes[..], &[0; 40]].concat().into();
+    assert_eq!(check(padded, Rotation::None).unwrap().bytes, bytes);
+}
+
+#[test]
+fn optimised_tables_and_progressive_scans_keep_their_pixels() {
+    for subsamp in [Subsamp::Sub2x2, Subsamp::Sub2x1] {
+        let optimised = coded(80, 64, subsamp, |compressor| compressor.set_optimize(true).unwrap());
+        let progressive = coded(80, 64, subsamp, |compressor| compressor.set_progressive(true).unwrap());
+        for bytes in [optimised, progressive] {
+            let checked = check(bytes.clone(), Rotation::None).unwrap();
+            assert_eq!(checked.treatment, Treatment::Lossless);
+            assert!(jpeg::parse(&checked.bytes).unwrap().rtp_form().is_some());
+            assert_eq!(decoded(&checked.bytes), decoded(&bytes));
+        }
+    }
+}
+
+#[test]
+fn samplings_that_rfc_2435_does_not_know_are_coded_anew() {
+    let full = coded(80, 64, Subsamp::None, |_| {});
+    let grey = coded(80, 64, Subsamp::Gray, |compressor| compressor.set_colorspace(Colorspace::Gray).unwrap_or(()));
+    for bytes in [full, grey] {
+        let checked = check(bytes.clone(), Rotation::None).unwrap();
+        assert_eq!(checked.treatment, Treatment::Recoded);
+        assert!(jpeg::parse(&checked.bytes).unwrap().rtp_form().is_some());
+        let ((new, ..), (old, ..)) = (decoded(&checked.bytes), decoded(&bytes));
+        assert!(psnr(&new, &old) > 25.0, "{}", psnr(&new, &old));
+    }
+}
+
+#[test]
+fn pictures_are_turned_clockwise_and_without_loss_where_the_size_allows() {
+    let bytes = coded(96, 64, Subsamp::Sub2x2, |_| {});
+    let (pixels, width, height) = decoded(&bytes);
+    for rotation in [Rotation::Quarter, Rotation::Half, Rotation::ThreeQuarters] {
+        let checked = check(bytes.clone(), rotation).unwrap();
+        assert_eq!(checked.treatment, Treatment::Lossless, "{rotation:?}");
+        let (turned, new_width, new_height) = decoded(&checked.bytes);
+        assert_eq!((usize::from(checked.width), usize::from(checked.height)), (new_width, new_height));
+        let (expected, expected_width, expected_height) = turn(pixels.clone(), width, height, rotation);
+        assert_eq!((new_width, new_height), (expected_width, expected_height));
+        // The same coefficients, but the decoder's chroma upsampling is not symmetric to the last unit.
+        assert!(psnr(&turned, &expected) > 40.0, "{rotation:?}: {}", psnr(&turned, &expected));
+        let back = match rotation {
+            Rotation::Quarter => Rotation::ThreeQuarters,
+            Rotation::ThreeQuarters => Rotation::Quarter,
+            other => other,
+        };
+        let again = check(checked.bytes, back).unwrap();
+        assert_eq!(decoded(&again.bytes), (pixels.clone(), width, height), "there and back is the same picture");
+    }
+}
+
+#[test]
+fn other_sizes_are_turned_whole_and_said_to_lose() {
+    let bytes = coded(100, 60, Subsamp::Sub2x2, |_| {});
+    let (pixels, width, height) = decoded(&bytes);
+    let checked = check(bytes, Rotation::Quarter).unwrap();
+    assert_eq!((checked.width, checked.height, checked.treatment), (60, 100, Treatment::Recoded));
+    let (turned, ..) = decoded(&checked.bytes);
+    let (expected, ..) = turn(pixels, width, height, Rotation::Quarter);
+    assert!(psnr(&turned, &expected) > 25.0);
+}
+
+#[test]
+fn broken_pictures_are_refused_with_words() {
+    let bytes = coded(320, 240, Subsamp::Sub2x2, |_| {});
+    // Cut inside the scan, with an EOI put behind it: the markers are right, the coefficients are not there.
+    let torn: Bytes = [&bytes[..bytes.len() / 2], &[0xff, 0xd9]].concat().into();
+    assert!(matches!(check(torn, Rotation::None), Err(Rejected::Undecodable(_))));
+    assert!(matches!(check(bytes.slice(..bytes.len() / 2), Rotation::None), Err(Rejected::Markers(_))));
+    assert!(matches!(check(Bytes::from_static(b"GIF89a"), Rotation::None), Err(Rejected::Markers(JpegError::NoStart))));
+    let mut huge = bytes.to_vec();
+    let frame = huge.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    huge[frame + 5..frame + 9].fill(0xff);
+    let refused = check(huge.into(), Rotation::None);
+    assert!(matches!(refused, Err(Rejected::TooLarge { width: 0xffff, height: 0xffff })), "{refused:?}");
+}
