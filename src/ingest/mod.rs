@@ -6,6 +6,7 @@
 pub mod drive;
 pub mod jpeg;
 mod links;
+pub mod mini_doorbell;
 mod publish;
 pub mod rtsp;
 mod running;
