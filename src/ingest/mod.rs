@@ -4,6 +4,7 @@
 //! To add a family: a folder with its protocol, its variant of [`Source`], its arm in [`spawn`].
 
 pub mod drive;
+pub mod iwfcam;
 pub mod jpeg;
 mod links;
 pub mod mini_doorbell;

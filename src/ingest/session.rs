@@ -21,6 +21,11 @@ pub enum Endpoint {
     Udp {
         /// The local address; port 0 is any. If the port is taken, any other is bound: [`Session::opened`] tells.
         local: SocketAddr,
+        /// Whom it will talk to, if that is known. [`Session::opened`] then tells the local address that leads there,
+        /// where the socket is bound to the unspecified one.
+        toward: Option<SocketAddr>,
+        /// Other sockets of this machine may listen on the same port, as everybody who waits for answers to a broadcast.
+        shared: bool,
     },
     /// A TCP connection to that address.
     Tcp(SocketAddr),

@@ -10,7 +10,9 @@
 //! | Opus | one packet |
 //! | PCMA, PCMU | 8 kHz mono octets |
 
+pub mod adpcm;
 pub mod annex_b;
+pub mod g711;
 pub mod h264;
 pub mod h265;
 pub mod jpeg;

@@ -2,6 +2,7 @@
 //! its protocol, with faults on request. Nothing else in Fanlight knows that a device is simulated.
 
 pub mod demo;
+pub mod iwfcam;
 pub mod rtsp;
 
 pub use rtsp::SimulateError;
@@ -23,6 +24,8 @@ pub struct Args {
 pub enum Family {
     /// An RTSP camera that plays a file in a loop, live: all clients see the same picture
     Rtsp(rtsp::Args),
+    /// An IWFCam camera: JPEG pictures and ADPCM sound over UDP
+    Iwfcam(iwfcam::Args),
 }
 
 /// Runs the device until `cancel` is cancelled. What happens to it is written to standard output, one JSON object a line.
@@ -32,6 +35,7 @@ pub enum Family {
 pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateError> {
     match args.family {
         Family::Rtsp(args) => rtsp::run(args, cancel).await,
+        Family::Iwfcam(args) => iwfcam::run(args, cancel).await,
     }
 }
 
@@ -69,8 +73,10 @@ mod tests {
 
     fn parse(line: &str) -> Result<rtsp::Args, clap::Error> {
         let program = Program::try_parse_from(std::iter::once("fanlight").chain(line.split_whitespace()))?;
-        let Family::Rtsp(args) = program.args.family;
-        Ok(args)
+        match program.args.family {
+            Family::Rtsp(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

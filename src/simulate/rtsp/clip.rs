@@ -185,6 +185,20 @@ impl Clip {
     }
 }
 
+impl Clip {
+    /// The pictures, if they are JPEG.
+    pub fn jpeg_pictures(&self) -> Vec<Vec<u8>> {
+        let track = self.tracks.iter().find(|track| track.coding == Coding::Jpeg);
+        let units = track.map(|track| track.units.as_slice()).unwrap_or_default();
+        units.iter().filter_map(|unit| Some(unit.buffer.map_readable().ok()?.to_vec())).collect()
+    }
+
+    /// How long one round of the loop is, in seconds.
+    pub fn seconds(&self) -> f64 {
+        Duration::from_nanos(self.length).as_secs_f64()
+    }
+}
+
 /// What came out of one appsink.
 struct Taken {
     coding: Coding,

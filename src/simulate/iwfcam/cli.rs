@@ -1,0 +1,254 @@
+//! `fanlight simulate iwfcam`.
+
+use super::{Camera, Counters, Faults, Options, bars, footage};
+use crate::ingest::iwfcam::wire::{DISCOVERY_PORT, Ids, Token};
+use crate::simulate::rtsp::Footage;
+use crate::simulate::{SimulateError, duration, report};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How the simulated camera is, by command line.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What it shows: MP4, Matroska, or raw H.264 [default: bars that move, 640x480]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Show the demo's street instead of bars
+    #[arg(long, conflicts_with = "file")]
+    pub street: bool,
+    /// Where to listen, on both ports; several cameras take 127.0.0.21, 127.0.0.22 and so on
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST)]
+    pub address: Ipv4Addr,
+    /// UDP port for searches
+    #[arg(long, value_name = "PORT", default_value_t = DISCOVERY_PORT)]
+    pub discovery_port: u16,
+    /// UDP port for login and media
+    #[arg(long, value_name = "PORT", default_value_t = 17_900)]
+    pub media_port: u16,
+    /// Also hear searches that are broadcast to this address, as 127.255.255.255
+    #[arg(long, value_name = "ADDRESS")]
+    pub broadcast: Option<Ipv4Addr>,
+    /// Its name for good
+    #[arg(long, default_value = "DEMO001-0011223344AB-1A2B3C")]
+    pub uid: String,
+    /// The 12 hexadecimal digits that a client must send
+    #[arg(long, default_value = Token::NO_PASSWORD, value_parser = token)]
+    pub token: String,
+    /// Numbers that a client must quote, as of a camera that has called home: three, with commas
+    #[arg(long, value_name = "ID0,ID1,ID2", value_parser = ids)]
+    pub ids: Option<Ids>,
+    /// Places for clients
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub slots: u32,
+    /// A client that is not heard for so long is dropped
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "6s")]
+    pub slot_timeout: Duration,
+    /// Pictures per second [default: 15, or those of the footage]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub fps: Option<u32>,
+    /// It has no microphone
+    #[arg(long)]
+    pub no_audio: bool,
+    /// It leaves out the 16 bytes before a picture that tell how long it is
+    #[arg(long)]
+    pub no_head: bool,
+    /// Its clock is not filled in
+    #[arg(long)]
+    pub no_clock: bool,
+    /// Blocks of sound go on from the one before
+    #[arg(long)]
+    pub running_adpcm: bool,
+    /// The number before its first picture's, as 65500 to see numbers wrap
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first_number: u16,
+    /// It sends pieces again when it is asked to
+    #[arg(long)]
+    pub answer_missing: bool,
+    /// Fault: so many copies of the login and of each command are not heard
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub ignore_first: u32,
+    /// Fault: datagrams lost, percent
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    pub loss: f64,
+    /// Fault: pieces that come 1 to 4 datagrams late, percent
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    pub reorder: f64,
+    /// Fault: pieces that come twice, percent
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    pub duplicate: f64,
+    /// Fault: datagrams that are no messages, percent
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    pub malformed: f64,
+    /// Which datagrams: the same number does the same
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Fault: it restarts so often
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub reboot_every: Option<Duration>,
+    /// How long a restart takes
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "4s", requires = "reboot_every")]
+    pub reboot_takes: Duration,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "a percentage is a number such as 5 or 0.5")?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err("from 0 to 100".into()) }
+}
+
+fn token(text: &str) -> Result<String, String> {
+    Token::from_digits(text).map(|_| text.to_owned()).ok_or_else(|| "12 hexadecimal digits are needed".into())
+}
+
+fn ids(text: &str) -> Result<Ids, String> {
+    let numbers: Result<Vec<u32>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.map(Ids).ok_or_else(|| "three numbers are needed, as 1,2,3".into())
+}
+
+impl Args {
+    /// The camera asked for, but for what it shows.
+    pub fn options(&self) -> Options {
+        Options {
+            address: self.address,
+            discovery_port: self.discovery_port,
+            media_port: self.media_port,
+            broadcast: self.broadcast,
+            uid: self.uid.clone(),
+            ids: self.ids.unwrap_or_default(),
+            token: self.token.clone(),
+            slots: self.slots,
+            slot_timeout: self.slot_timeout,
+            no_audio: self.no_audio,
+            no_head: self.no_head,
+            no_clock: self.no_clock,
+            running_adpcm: self.running_adpcm,
+            first_number: self.first_number,
+            answer_missing: self.answer_missing,
+            ignore_first: self.ignore_first,
+            faults: Faults {
+                loss: self.loss,
+                reorder: self.reorder,
+                duplicate: self.duplicate,
+                malformed: self.malformed,
+                seed: self.seed,
+            },
+            ..Options::default()
+        }
+    }
+
+    /// Switches it on. Blocks while footage is read.
+    fn start(&self) -> Result<Camera, SimulateError> {
+        let mut options = self.options();
+        let shown = match &self.file {
+            Some(file) => Some(Footage::File(file.clone())),
+            None if self.street => Some(Footage::Street),
+            None => None,
+        };
+        let scene = match shown {
+            Some(shown) => {
+                let (scene, fps) = footage(&shown)?;
+                options.fps = fps;
+                (options.width, options.height) = scene.size();
+                scene
+            }
+            None => bars(options.width, options.height)?,
+        };
+        options.fps = self.fps.unwrap_or(options.fps);
+        Camera::start(options, scene)
+    }
+}
+
+/// Runs a camera until `cancel` is cancelled and writes what happens to standard output, one JSON object a line.
+///
+/// # Errors
+/// What keeps the camera from starting.
+pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateError> {
+    let (reboot_every, reboot_takes) = (args.reboot_every, args.reboot_takes);
+    let start = tokio::task::spawn_blocking(move || args.start());
+    let camera = start.await.map_err(|error| SimulateError::System(error.into()))??;
+    let address = camera.media().ip().to_string();
+    report(&serde_json::json!({ "event": "started", "address": address, "media_port": camera.media().port() }));
+    let mut changes = camera.watch();
+    let mut before = Counters::default();
+    let mut reboots = tokio::time::interval(reboot_every.unwrap_or(Duration::from_secs(1)));
+    reboots.tick().await;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            _ = reboots.tick(), if reboot_every.is_some() => {
+                camera.reboot(reboot_takes);
+                report(&serde_json::json!({ "event": "rebooting" }));
+            }
+            changed = changes.changed() => if changed.is_err() { break },
+        }
+        let now = *changes.borrow_and_update();
+        if let Some(event) = name(&before, &now) {
+            report(&serde_json::json!({ "event": event, "counters": now }));
+            before = now;
+        }
+    }
+    report(&serde_json::json!({ "event": "stopped", "counters": camera.counters() }));
+    Ok(())
+}
+
+/// What happened that is worth a line: not every picture.
+fn name(before: &Counters, now: &Counters) -> Option<&'static str> {
+    if now.never > before.never {
+        Some("forbidden")
+    } else if now.refused > before.refused {
+        Some("refused")
+    } else if now.logins > before.logins {
+        Some("login")
+    } else if now.clients < before.clients {
+        Some("gone")
+    } else if now.searches > before.searches {
+        Some("search")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Ok(Program::try_parse_from(std::iter::once("iwfcam").chain(line.split_whitespace()))?.args)
+    }
+
+    #[test]
+    fn every_option_is_understood() {
+        let args = parse(
+            "--address 127.0.0.21 --broadcast 127.255.255.255 --uid A-1 --ids 1,0,3 --slots 1 --slot-timeout 2s --no-audio \
+             --no-head --no-clock --first-number 65500 --answer-missing --ignore-first 1 --loss 5 --reorder 3 \
+             --duplicate 3 --malformed 0.5 --seed 7 --reboot-every 30s --reboot-takes 2s --token 6ddd60335190 --fps 25",
+        )
+        .unwrap();
+        let options = args.options();
+        assert_eq!((options.slots, options.ids, options.first_number), (1, Ids([1, 0, 3]), 65_500));
+        let faults = Faults { loss: 0.05, reorder: 0.03, duplicate: 0.03, malformed: 0.005, seed: 7 };
+        assert_eq!(options.faults, faults);
+        assert!(parse("").is_ok());
+        for wrong in ["--loss 101", "--loss x", "--ids 1,2", "--token abc", "--slots 9", "--reboot-takes 2s"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_worth_a_line_is_told() {
+        let none = Counters::default();
+        assert_eq!(name(&none, &Counters { pictures: 9, ..none }), None);
+        assert_eq!(name(&none, &Counters { logins: 1, searches: 1, ..none }), Some("login"));
+        assert_eq!(name(&none, &Counters { never: 1, ..none }), Some("forbidden"));
+        assert_eq!(name(&Counters { clients: 1, ..none }, &none), Some("gone"));
+    }
+}
