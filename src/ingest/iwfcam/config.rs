@@ -71,7 +71,7 @@ impl Config {
         let expected = "iwfcam:// and an IPv4 address, such as iwfcam://192.0.2.30; a camera whose address changes is \
                         found by its `uid`";
         let text = context.url_text(node)?;
-        let host = text.trim().get("iwfcam://".len()..).map(|rest| rest.trim_end_matches('/'));
+        let host = text.trim().split_once("://").map(|(_, rest)| rest.trim_end_matches('/'));
         match host.and_then(address) {
             Some(address) => Some(Self::at(address)),
             None => {

@@ -341,7 +341,7 @@ impl Picture {
             None => {
                 self.count == self.pieces.len()
                     && self.piece(0).starts_with(&[0xff, 0xd8])
-                    && end_of_image(self.piece(self.pieces.len().saturating_sub(1))).is_some()
+                    && end_of_image(&self.tail()).is_some()
             }
         }
     }
@@ -351,6 +351,19 @@ impl Picture {
         range.and_then(|range| self.bytes.get(range)).unwrap_or_default()
     }
 
+    /// The last bytes of the last pieces, as many as it takes to see the end: it may lie across two pieces.
+    fn tail(&self) -> Vec<u8> {
+        let mut tail = VecDeque::new();
+        for index in (0..self.pieces.len()).rev() {
+            let piece = self.piece(index);
+            if piece.is_empty() || tail.len() >= PADDING {
+                break;
+            }
+            piece.iter().rev().take(PADDING).for_each(|byte| tail.push_front(*byte));
+        }
+        tail.into()
+    }
+
     /// Pieces that are not there. Where nobody told how many there are: those before the last seen, and three more if
     /// that is not the end and the picture is the newest; later ones may not exist.
     fn missing(&self, newest: bool) -> Vec<u16> {
@@ -358,7 +371,7 @@ impl Picture {
             Some(head) if newest => (head.fragments as usize).min(self.pieces.len() + 3),
             Some(head) => head.fragments as usize,
             None => {
-                let ended = end_of_image(self.piece(self.pieces.len().saturating_sub(1))).is_some();
+                let ended = end_of_image(&self.tail()).is_some();
                 (self.pieces.len() + if ended { 0 } else { 3 }).min(MOST_FRAGMENTS)
             }
         };

@@ -1,6 +1,6 @@
 //! `fanlight simulate iwfcam`.
 
-use super::{Camera, Counters, Faults, Options, bars, footage};
+use super::{Camera, Counters, Faults, Options, Shown, Sound, bars, footage};
 use crate::ingest::iwfcam::wire::{DISCOVERY_PORT, Ids, Token};
 use crate::simulate::rtsp::Footage;
 use crate::simulate::{SimulateError, duration, report};
@@ -123,7 +123,6 @@ impl Args {
             no_audio: self.no_audio,
             no_head: self.no_head,
             no_clock: self.no_clock,
-            running_adpcm: self.running_adpcm,
             first_number: self.first_number,
             answer_missing: self.answer_missing,
             ignore_first: self.ignore_first,
@@ -146,17 +145,18 @@ impl Args {
             None if self.street => Some(Footage::Street),
             None => None,
         };
-        let scene = match shown {
+        let (scene, sound) = match shown {
             Some(shown) => {
-                let (scene, fps) = footage(&shown)?;
+                let Shown { scene, fps, samples } = footage(&shown)?;
                 options.fps = fps;
+                options.no_audio |= samples.is_empty();
                 (options.width, options.height) = scene.size();
-                scene
+                (scene, Sound::new(samples, self.running_adpcm))
             }
-            None => bars(options.width, options.height)?,
+            None => (bars(options.width, options.height)?, Sound::tone(self.running_adpcm)),
         };
         options.fps = self.fps.unwrap_or(options.fps);
-        Camera::start(options, scene)
+        Camera::start(options, scene, sound)
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
     fn every_option_is_understood() {
         let args = parse(
             "--address 127.0.0.21 --broadcast 127.255.255.255 --uid A-1 --ids 1,0,3 --slots 1 --slot-timeout 2s --no-audio \
-             --no-head --no-clock --first-number 65500 --answer-missing --ignore-first 1 --loss 5 --reorder 3 \
+             --no-head --no-clock --running-adpcm --first-number 65500 --answer-missing --ignore-first 1 --loss 5 --reorder 3 \
              --duplicate 3 --malformed 0.5 --seed 7 --reboot-every 30s --reboot-takes 2s --token 6ddd60335190 --fps 25",
         )
         .unwrap();

@@ -15,9 +15,9 @@ mod tests;
 
 pub use cli::{Args, run};
 pub use device::{Datagram, Device, Happened, LIVE_LIMIT, Piece, Port};
-pub use footage::footage;
+pub use footage::{Shown, footage};
 pub use network::Network;
-pub use scene::{Scene, Tone};
+pub use scene::{Scene, Sound};
 
 use super::SimulateError;
 use crate::ingest::iwfcam::wire::{DISCOVERY_PORT, Ids, LoginResult, Policy, Token};
@@ -73,8 +73,6 @@ pub struct Options {
     pub no_head: bool,
     /// Its clock is not filled in.
     pub no_clock: bool,
-    /// Blocks of sound go on from the one before.
-    pub running_adpcm: bool,
     /// The number before its first picture's.
     pub first_number: u16,
     /// Media bytes of a datagram.
@@ -121,7 +119,6 @@ impl Default for Options {
             no_audio: false,
             no_head: false,
             no_clock: false,
-            running_adpcm: false,
             first_number: 0,
             fragment_size: 1032,
             answer_missing: false,
@@ -181,11 +178,11 @@ enum Order {
 }
 
 impl Camera {
-    /// Switches a camera on that sees `scene`. Must be called within a tokio runtime.
+    /// Switches a camera on that sees `scene` and hears `sound`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// A port that cannot be bound.
-    pub fn start(options: Options, scene: Scene) -> Result<Self, SimulateError> {
+    pub fn start(options: Options, scene: Scene, sound: Sound) -> Result<Self, SimulateError> {
         let discovery = bind(options.address, options.discovery_port)?;
         let media = bind(options.address, options.media_port)?;
         let broadcast = options.broadcast.map(|address| bind(address, options.discovery_port)).transpose()?;
@@ -202,6 +199,7 @@ impl Camera {
             counters: Counters::default(),
             tell,
             scene: Arc::clone(&scene),
+            sound,
             discovery,
             broadcast,
             media,
@@ -277,6 +275,7 @@ struct Running {
     counters: Counters,
     tell: watch::Sender<Counters>,
     scene: Arc<Scene>,
+    sound: Sound,
     discovery: UdpSocket,
     broadcast: Option<UdpSocket>,
     media: UdpSocket,
@@ -306,7 +305,6 @@ impl Running {
         let mut blocks = tokio::time::interval(BLOCK_EVERY);
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         expire.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut tone = Tone::new(self.options.running_adpcm);
         let mut counter = 0_u64;
         let mut off: Option<(Instant, bool)> = None;
         let (mut buffer, mut second) = (vec![0; 2048], vec![0; 2048]);
@@ -366,7 +364,10 @@ impl Running {
                     self.device.picture(&picture, now)
                 }
                 Input::Block if self.options.no_audio => Vec::new(),
-                Input::Block => self.device.sound(&tone.block(), now),
+                Input::Block => {
+                    let block = self.sound.block();
+                    self.device.sound(&block, now)
+                }
                 Input::Expire => self.device.expire(now),
             };
             for datagram in out {

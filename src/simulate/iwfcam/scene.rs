@@ -3,6 +3,7 @@
 use crate::media::adpcm::{self, State};
 use crate::media::jpeg;
 use crate::simulate::SimulateError;
+use std::sync::Arc;
 use turbojpeg::{Image, PixelFormat, Subsamp};
 
 /// Samples of a block of sound: 128 ms at 8 kHz.
@@ -71,7 +72,7 @@ fn bars(width: usize, height: usize, n: u32, count: u32) -> turbojpeg::Result<Ve
             noise ^= noise << 5;
             let bar = ((x + shift) * 8 / width) % 2 == 0 && (height / 3..height * 2 / 3).contains(&y);
             let base = if bar { 200 } else { (x * 160 / width) as u32 };
-            let light = base + noise % 10;
+            let light = base + noise % 24;
             pixels.extend([light as u8, (light / 2 + (y * 100 / height) as u32) as u8, 90]);
         }
     }
@@ -79,25 +80,33 @@ fn bars(width: usize, height: usize, n: u32, count: u32) -> turbojpeg::Result<Ve
     Ok(turbojpeg::compress(image, 60, Subsamp::Sub2x2)?.to_vec())
 }
 
-/// A tone, in blocks.
-#[derive(Clone, Debug, Default)]
-pub struct Tone {
-    sample: u64,
+/// What the camera hears, in a loop.
+#[derive(Clone, Debug)]
+pub struct Sound {
+    /// 8 kHz.
+    samples: Arc<[i16]>,
+    at: usize,
     state: State,
     running: bool,
 }
 
-impl Tone {
-    /// With `running`, a block's header goes on where the last block ended; without, it is zero, as in the vendor's code.
-    pub fn new(running: bool) -> Self {
-        Self { running, ..Self::default() }
+impl Sound {
+    /// Samples at 8 kHz in a loop. With `running`, a block's header goes on where the last block ended; without, it is
+    /// zero, as in the vendor's code.
+    pub fn new(samples: impl Into<Arc<[i16]>>, running: bool) -> Self {
+        Self { samples: samples.into(), at: 0, state: State::default(), running }
     }
 
-    /// The next 128 ms of 440 Hz.
+    /// A tone of 440 Hz.
+    pub fn tone(running: bool) -> Self {
+        let angle = |n: u32| f64::from(n) * 440.0 * std::f64::consts::TAU / 8000.0;
+        Self::new((0..8000).map(|n| (angle(n).sin() * 6000.0) as i16).collect::<Vec<_>>(), running)
+    }
+
+    /// The next 128 ms.
     pub fn block(&mut self) -> Vec<u8> {
-        let angle = |n: u64| n as f64 * 440.0 * std::f64::consts::TAU / 8000.0;
-        let samples: Vec<i16> = (0..BLOCK as u64).map(|n| (angle(self.sample + n).sin() * 6000.0) as i16).collect();
-        self.sample += BLOCK as u64;
+        let samples: Vec<i16> = self.samples.iter().cycle().skip(self.at).take(BLOCK).copied().collect();
+        self.at = (self.at + BLOCK) % self.samples.len().max(1);
         if !self.running {
             self.state = State::default();
         }
@@ -128,7 +137,7 @@ mod tests {
     #[test]
     fn a_tone_has_blocks_of_516_bytes() {
         for running in [false, true] {
-            let mut tone = Tone::new(running);
+            let mut tone = Sound::tone(running);
             let blocks = [tone.block(), tone.block()];
             assert!(blocks.iter().all(|block| block.len() == 516));
             assert_eq!(blocks[1][..3] == [0, 0, 0], !running);

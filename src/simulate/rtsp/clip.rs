@@ -188,7 +188,16 @@ impl Clip {
 impl Clip {
     /// The pictures, if they are JPEG.
     pub fn jpeg_pictures(&self) -> Vec<Vec<u8>> {
-        let track = self.tracks.iter().find(|track| track.coding == Coding::Jpeg);
+        self.coded(Coding::Jpeg)
+    }
+
+    /// The sound as octets, if it is PCMU.
+    pub fn pcmu(&self) -> Vec<u8> {
+        self.coded(Coding::Pcmu).concat()
+    }
+
+    fn coded(&self, coding: Coding) -> Vec<Vec<u8>> {
+        let track = self.tracks.iter().find(|track| track.coding == coding);
         let units = track.map(|track| track.units.as_slice()).unwrap_or_default();
         units.iter().filter_map(|unit| Some(unit.buffer.map_readable().ok()?.to_vec())).collect()
     }

@@ -32,7 +32,7 @@ mod control;
 mod login;
 mod media;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 pub(crate) mod vectors;
 
