@@ -184,7 +184,7 @@ mod tests {
     impl Toy {
         fn new(device: SocketAddr, door: SocketAddr) -> Self {
             let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let out = [Output::Open(DATAGRAMS, Endpoint::Udp { local })];
+            let out = [Output::Open(DATAGRAMS, Endpoint::Udp { local, toward: None, shared: false })];
             Self { device, door, out: out.into(), wait: None, heard: 0, opening: None }
         }
 

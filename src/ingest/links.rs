@@ -79,7 +79,10 @@ impl Links {
     pub(super) fn open(&mut self, link: Link, endpoint: Endpoint) {
         self.close(link);
         let state = match endpoint {
-            Endpoint::Udp { local } => match udp(local).and_then(|socket| Ok((socket.local_addr()?, socket))) {
+            Endpoint::Udp { local, toward, shared } => match udp(local, shared).and_then(|socket| {
+                let bound = socket.local_addr()?;
+                Ok((toward.map_or(Ok(bound), |peer| way(bound, peer))?, socket))
+            }) {
                 Ok((local, socket)) => {
                     self.news.push_back((link, Found::Opened(local)));
                     State::Udp(socket)
@@ -211,10 +214,11 @@ impl State {
 }
 
 /// A UDP socket at that address, or at any port of it if that one is taken.
-fn udp(local: SocketAddr) -> io::Result<UdpSocket> {
+fn udp(local: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let bind = |address: SocketAddr| {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
+        socket.set_reuse_address(shared)?;
         // The kernel gives what it allows.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         if address.is_ipv4() {
@@ -224,7 +228,18 @@ fn udp(local: SocketAddr) -> io::Result<UdpSocket> {
         UdpSocket::from_std(socket.into())
     };
     bind(local).or_else(|error| match error.kind() {
-        io::ErrorKind::AddrInUse if local.port() != 0 => bind(SocketAddr::new(local.ip(), 0)),
+        io::ErrorKind::AddrInUse if local.port() != 0 && !shared => bind(SocketAddr::new(local.ip(), 0)),
         _ => Err(error),
     })
+}
+
+/// The local address that leads to `peer`, where the socket is bound to any: the kernel knows it for a socket that is
+/// connected, which for UDP sends nothing.
+fn way(bound: SocketAddr, peer: SocketAddr) -> io::Result<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    let probe = std::net::UdpSocket::bind(SocketAddr::new(bound.ip(), 0))?;
+    probe.connect(peer)?;
+    Ok(SocketAddr::new(probe.local_addr()?.ip(), bound.port()))
 }

@@ -37,6 +37,8 @@ mod receiver;
 mod repair;
 mod session;
 mod sound;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use config::{Config, Retransmission};

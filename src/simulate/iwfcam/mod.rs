@@ -185,8 +185,8 @@ impl Camera {
     pub fn start(options: Options, scene: Scene, sound: Sound) -> Result<Self, SimulateError> {
         let discovery = bind(options.address, options.discovery_port)?;
         let media = bind(options.address, options.media_port)?;
-        let broadcast = options.broadcast.map(|address| bind(address, options.discovery_port)).transpose()?;
         let (at_discovery, at_media) = (local(&discovery)?, local(&media)?);
+        let broadcast = options.broadcast.map(|address| bind(address, at_discovery.port())).transpose()?;
         let (tell, counters) = watch::channel(Counters::default());
         let (orders, ordered) = mpsc::unbounded_channel();
         let cancel = CancellationToken::new();

@@ -70,7 +70,7 @@ fn bars(width: usize, height: usize, n: u32, count: u32) -> turbojpeg::Result<Ve
             noise ^= noise << 13;
             noise ^= noise >> 17;
             noise ^= noise << 5;
-            let bar = ((x + shift) * 8 / width) % 2 == 0 && (height / 3..height * 2 / 3).contains(&y);
+            let bar = ((x + shift) * 8 / width).is_multiple_of(2) && (height / 3..height * 2 / 3).contains(&y);
             let base = if bar { 200 } else { (x * 160 / width) as u32 };
             let light = base + noise % 24;
             pixels.extend([light as u8, (light / 2 + (y * 100 / height) as u32) as u8, 90]);

@@ -316,11 +316,12 @@ impl Iwfcam {
         }
         self.refusal = Some(answer.result);
         match answer.result {
-            LoginResult::Accepted => match u32::try_from(answer.session) {
-                Ok(session @ 1..) => self.logged_in(session, answer, now),
-                // "Closed": the next round asks again.
-                _ => {}
-            },
+            LoginResult::Accepted => {
+                // Not above 0 is "closed": the next round asks again.
+                if let Ok(session @ 1..) = u32::try_from(answer.session) {
+                    self.logged_in(session, answer, now);
+                }
+            }
             LoginResult::WrongIds => {
                 // The answer to the copy, with the ids that are being quoted already, says nothing new.
                 if answer.ids != self.memory.now().ids && self.ids_named < MOST_IDS {

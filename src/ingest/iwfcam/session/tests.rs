@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    fn from_camera(&mut self, datagrams: Vec<Datagram>) {
+    fn arrives(&mut self, datagrams: Vec<Datagram>) {
         for datagram in datagrams {
             let due = self.now + LATENCY;
             if let Some(garbage) = self.down.garbage() {
@@ -196,7 +196,7 @@ impl World {
             }
             let on = if to.port() == 10_104 { Port::Discovery } else { Port::Media };
             let out = self.device.received(on, SocketAddrV4::new(GATEWAY, port), &bytes, now);
-            self.from_camera(out);
+            self.arrives(out);
         }
         if passed.is_multiple_of(self.pace) {
             let picture = self.scene.picture(self.counter);
@@ -229,7 +229,7 @@ impl World {
 
     fn if_on(&mut self, out: Vec<Datagram>) {
         if self.on {
-            self.from_camera(out);
+            self.arrives(out);
         }
     }
 
@@ -625,7 +625,7 @@ fn a_camera_that_closes_is_logged_into_again_but_not_for_ever() {
     let kick = |world: &mut World| {
         let (session, _) = world.device.clients().next().unwrap();
         let close = world.device.drop_client(session).into_iter().collect();
-        world.from_camera(close);
+        world.arrives(close);
         world.run(5);
     };
     kick(&mut world);
@@ -646,7 +646,7 @@ fn h264_models_are_refused_in_words_and_their_place_is_freed() {
         world.pace = u64::MAX;
         world.run(66);
         let out = world.device.picture(&unit, world.now);
-        world.from_camera(out);
+        world.arrives(out);
     }
     assert_eq!(world.error().code, ReasonCode::Unsupported);
     assert!(world.error().text.contains("H.264"));
