@@ -6,6 +6,8 @@
 pub mod h264;
 pub mod h265;
 pub mod interleaved;
+pub mod iwfcam_session;
+pub mod iwfcam_wire;
 pub mod jpeg;
 pub mod rtsp_request;
 pub mod timeline;
@@ -18,6 +20,8 @@ pub const TARGETS: &[Target] = &[
     ("h264", h264::check),
     ("h265", h265::check),
     ("interleaved", interleaved::check),
+    ("iwfcam_session", iwfcam_session::check),
+    ("iwfcam_wire", iwfcam_wire::check),
     ("jpeg", jpeg::check),
     ("rtsp_request", rtsp_request::check),
     ("timeline", timeline::check),
