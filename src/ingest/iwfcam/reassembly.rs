@@ -229,7 +229,7 @@ impl Reassembly {
     }
 
     /// Pieces to ask for again, as number and piece: of pictures for which nothing came for `quiet`, unless they were
-    /// asked for `times` times or within [`ANSWER`]. Counts them as asked for.
+    /// asked for `times` times or a moment ago. Counts them as asked for.
     pub fn ask(&mut self, now: Instant, quiet: Duration, times: u8, most: usize) -> Vec<(u16, u16)> {
         let newest = self.newest;
         let mut asked = Vec::new();

@@ -17,6 +17,8 @@ const VIDEO: usize = 0;
 const AUDIO: usize = 1;
 /// Ticks per second of pictures.
 const VIDEO_RATE: i64 = 90_000;
+/// Pictures may come so many ticks early by the camera's clock.
+const MOST_BACK: i64 = 2 * VIDEO_RATE;
 /// So long the first picture waits for a first block of sound (one comes every 128 ms), where it is not known whether
 /// the camera has a microphone: tracks that are announced later do not reach those who watch already.
 const WAIT_FOR_SOUND: Duration = Duration::from_millis(400);
@@ -161,7 +163,10 @@ impl Receiver {
         self.first_picture.get_or_insert(now);
         self.rate.count(now);
         let ticks = self.clock.at(whole.clock, whole.begun) * VIDEO_RATE / 1_000_000;
-        let ticks = ticks.max(self.last_ticks.saturating_add(1));
+        // A little back is jitter, more is a clock that started anew.
+        let back = self.last_ticks.saturating_sub(ticks);
+        self.lost |= back > MOST_BACK;
+        let ticks = if (0..=MOST_BACK).contains(&back) { self.last_ticks + 1 } else { ticks };
         self.last_ticks = ticks;
         let payload = whole.bytes.slice(..end.min(whole.bytes.len()));
         let sample = Sample { ticks, random_access: true, discontinuity: std::mem::take(&mut self.lost), payload };
