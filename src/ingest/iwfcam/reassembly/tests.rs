@@ -156,6 +156,14 @@ fn without_a_head_the_picture_must_show_its_end() {
 }
 
 #[test]
+fn the_end_may_lie_across_two_pieces() {
+    let mut bench = Bench::new();
+    bench.all(&pieces(1, &picture(1, 501), false));
+    bench.pass(QUIET);
+    assert_eq!((bench.numbers(), bench.lost.len()), (vec![1], 0));
+}
+
+#[test]
 fn a_lost_piece_loses_its_picture_and_no_other() {
     for with_head in [true, false] {
         let mut bench = Bench::new();
