@@ -5,3 +5,4 @@ pub mod health;
 pub mod http;
 pub mod rtp;
 pub mod rtsp;
+pub mod webrtc;

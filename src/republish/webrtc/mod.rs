@@ -1,0 +1,4 @@
+//! WebRTC viewers (WHEP).
+
+pub mod fragment;
+pub mod offer;
