@@ -4,8 +4,8 @@ mod fragment;
 mod offer;
 mod plan;
 
-pub use fragment::Fragment;
-pub use offer::{IceCredentials, Offer, OfferedCodec, Section};
+pub use fragment::{Fragment, FragmentError, MAX_FRAGMENT};
+pub use offer::{IceCredentials, MAX_OFFER, Offer, OfferError, OfferedCodec, Section};
 pub use plan::{Lane, LaneSource, Plan};
 
 use crate::access::{Access, User};
