@@ -37,5 +37,5 @@ mod viewer;
 pub use fragment::{Fragment, FragmentError, MAX_FRAGMENT};
 pub use offer::{IceCredentials, MAX_OFFER, Offer, OfferError, OfferedCodec, Section};
 pub use plan::{Lane, LaneSource, Plan};
-pub use server::{BindError, Candidate, CreateError, IceServer, Options, Server, Statistics};
+pub use server::{BindError, CreateError, Options, Server, Statistics};
 pub use session::{RestartError, Session};
