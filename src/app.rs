@@ -9,12 +9,13 @@ pub use listen::PortError;
 
 use crate::access::Access;
 use crate::bus::{Bus, LINGER};
-use crate::config::{Auth, Config, Listen, UdpPorts};
+use crate::config::{self, Auth, Config, Listen, UdpPorts};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
 use crate::republish::http::{self, HttpState, Site};
-use crate::republish::rtsp;
+use crate::republish::rtp::Feeds;
+use crate::republish::{rtsp, webrtc};
 use arc_swap::ArcSwap;
 use cameras::Cameras;
 use serde::Serialize;
@@ -57,6 +58,8 @@ pub struct Addresses {
     pub rtsp: Vec<SocketAddr>,
     /// The ports of RTP and RTCP over UDP, one pair for each address that RTSP is served at.
     pub rtsp_udp_ports: Vec<(u16, u16)>,
+    /// WebRTC, UDP and TCP; empty if it is off.
+    pub webrtc: Vec<SocketAddr>,
 }
 
 /// Why the program cannot start.
@@ -93,11 +96,16 @@ pub struct App {
 }
 
 /// As many RTSP connections as file descriptors allow, with some left for pages, cameras and files.
-fn rtsp_options() -> rtsp::Options {
+fn rtsp_options(feeds: &Arc<Feeds>) -> rtsp::Options {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let options = rtsp::Options::default();
     let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    rtsp::Options { connections: options.connections.min(most), ..options }
+    rtsp::Options { connections: options.connections.min(most), feeds: Arc::clone(feeds), ..options }
+}
+
+fn webrtc_options(config: &config::Webrtc, feeds: Arc<Feeds>) -> webrtc::Options {
+    let (candidates, ice_servers) = (config.candidates.clone(), config.ice_servers.clone());
+    webrtc::Options { candidates, ice_servers, feeds, ..webrtc::Options::default() }
 }
 
 impl App {
@@ -118,14 +126,25 @@ impl App {
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options()).map_err(|error| {
+        // Viewers of both protocols share the packets.
+        let feeds = Arc::<Feeds>::default();
+        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options(&feeds)).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;
+        let webrtc_addresses = listen::resolve(listen::WEBRTC, &effective(&config, &config.webrtc.listen)).await?;
+        let webrtc = match &webrtc_addresses[..] {
+            [] => None,
+            some => Some(
+                webrtc::Server::bind(some, webrtc_options(&config.webrtc, feeds))
+                    .map_err(|error| PortError::new(listen::WEBRTC, error.address, error.source))?,
+            ),
+        };
         let addresses = Addresses {
             http: listen::addresses(&web_listeners),
             rtsp: rtsp.local_addrs(),
             rtsp_udp_ports: rtsp.udp_ports(),
+            webrtc: webrtc.as_ref().map(|webrtc| webrtc.local_addrs()).unwrap_or_default(),
         };
         if let Some(path) = &options.ports_file {
             let failed = |source| StartError::PortsFile { path: path.clone(), source };
@@ -133,7 +152,7 @@ impl App {
         }
         if access.loopback_only() {
             tracing::warn!(
-                "there are no users, so pages, API and RTSP are on this machine only: `fanlight password admin` \
+                "there are no users, so pages, API, RTSP and WebRTC are on this machine only: `fanlight password admin` \
                  prints a line for `users:` that opens them to the network, `auth: none` opens them to everybody"
             );
         }
@@ -147,6 +166,7 @@ impl App {
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
             rtsp_statistics: rtsp.statistics(),
+            webrtc: webrtc.clone(),
             transcoder: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
@@ -155,12 +175,20 @@ impl App {
         let serving = TaskTracker::new();
         // All are registered before the first is served, so that nobody is told "ready" too early.
         let rtsp_up: Vec<_> = addresses.rtsp.iter().map(|address| health.listener("rtsp", *address)).collect();
+        let webrtc_up: Vec<_> = addresses.webrtc.iter().map(|address| health.listener("webrtc", *address)).collect();
         let http_up: Vec<_> = addresses.http.iter().map(|address| health.listener("http", *address)).collect();
         let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
         serving.spawn(async move {
             serve.await;
             drop(rtsp_up);
         });
+        if let Some(webrtc) = webrtc {
+            let serve = webrtc.serve(Arc::clone(&access), viewers.clone());
+            serving.spawn(async move {
+                serve.await;
+                drop(webrtc_up);
+            });
+        }
         for (listener, up) in web_listeners.into_iter().zip(http_up) {
             let limits = http::Limits::default();
             let serve = http::serve(listener, Arc::clone(&site), limits, viewers.clone(), serving.clone());
@@ -169,7 +197,7 @@ impl App {
                 drop(up);
             });
         }
-        tracing::info!(http = ?addresses.http, rtsp = ?addresses.rtsp, cameras = config.cameras.len(), "started");
+        tracing::info!(http = ?addresses.http, rtsp = ?addresses.rtsp, webrtc = ?addresses.webrtc, cameras = config.cameras.len(), "started");
         Ok(Self { started: config, cameras, state, site, addresses, viewers, root, serving })
     }
 
@@ -194,6 +222,9 @@ impl App {
             tracing::warn!("`{key}` has changed; that takes effect after a restart");
         }
         self.state.access.replace(config.auth, config.users.clone());
+        if let Some(webrtc) = &self.state.webrtc {
+            webrtc.reload(config.webrtc.candidates.clone(), config.webrtc.ice_servers.clone());
+        }
         let state = HttpState { options: Arc::new(config.http.clone()), ..self.state.clone() };
         self.site.store(Arc::new(Site::new(state)));
         self.cameras.become_those(&config.cameras).await;
@@ -225,6 +256,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare("http: listen", old.http.listen == new.http.listen);
     compare("rtsp: listen", old.rtsp.listen == new.rtsp.listen);
     compare("rtsp: udp_ports", old.rtsp.udp_ports == new.rtsp.udp_ports);
+    compare("webrtc: listen", old.webrtc.listen == new.webrtc.listen);
     compare("store: path", old.store == new.store);
     if is_closed(old) && !is_closed(new) {
         // The listeners are on loopback still.

@@ -15,11 +15,13 @@ mod secret;
 mod sections;
 pub(crate) mod tree;
 mod values;
+mod webrtc;
 
 pub use http::Http;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 pub use values::{Host, Listen, Network, UdpPorts, duration, size};
+pub use webrtc::{Candidate, IceServer, Webrtc};
 
 pub(crate) use mask::hide_in_url;
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub http: Http,
     /// The RTSP server.
     pub rtsp: Rtsp,
+    /// The WebRTC server.
+    pub webrtc: Webrtc,
     /// Whether users are asked for.
     pub auth: Auth,
     /// Who may, in the order of the file.
@@ -67,6 +71,11 @@ impl Default for Config {
             rtsp: Rtsp {
                 listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8554)],
                 udp_ports: UdpPorts::Pair(8000),
+            },
+            webrtc: Webrtc {
+                listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8555)],
+                candidates: Vec::new(),
+                ice_servers: Vec::new(),
             },
             auth: Auth::Users,
             users: Vec::new(),

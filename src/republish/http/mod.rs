@@ -23,6 +23,7 @@ pub use serve::{Limits, serve};
 
 use super::health::Health;
 use super::rtsp::Statistics;
+use super::webrtc;
 use crate::access::Access;
 use crate::bus::Bus;
 use crate::config;
@@ -54,6 +55,8 @@ pub struct HttpState {
     pub rtsp: Arc<[SocketAddr]>,
     /// What the RTSP server counts.
     pub rtsp_statistics: Arc<Statistics>,
+    /// The WebRTC server, unless it is off.
+    pub webrtc: Option<Arc<webrtc::Server>>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
     /// From the configuration.

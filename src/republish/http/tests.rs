@@ -72,6 +72,7 @@ fn gateway_with(options: config::Http, access: Access) -> Gateway {
         health,
         rtsp,
         rtsp_statistics: Arc::default(),
+        webrtc: None,
         transcoder: Arc::default(),
         options: Arc::new(options),
     };
