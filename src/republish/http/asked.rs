@@ -1,7 +1,7 @@
 //! How a request came to us: under which host, from which client, from which page; proxies that we trust looked
 //! through.
 
-use super::{Peer, Tls};
+use super::{OverTls, Peer};
 use crate::config;
 use axum::http::{HeaderMap, HeaderName, Request, header};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -87,7 +87,7 @@ impl AskedHost {
 pub(super) fn read<B>(request: &Request<B>, options: &config::Http) -> (Client, Option<AskedHost>) {
     let headers = request.headers();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-    let tls = request.extensions().get::<Tls>().is_some();
+    let tls = request.extensions().get::<OverTls>().is_some();
     let (ip, proxies) = client(headers, peer, options);
     let secure = match forwarded(headers, FORWARDED_PROTO, proxies) {
         Some(scheme) => scheme.eq_ignore_ascii_case("https"),
@@ -263,7 +263,7 @@ mod tests {
         let (client, host) = read(&request("192.0.2.1", &chain), &options);
         assert_eq!((client.secure, host.unwrap().host.as_str()), (true, "cameras.example.net"));
         let mut direct = request("198.51.100.7", &[("host", "fan")]);
-        direct.extensions_mut().insert(Tls);
+        direct.extensions_mut().insert(OverTls);
         assert!(read(&direct, &options).0.secure);
     }
 

@@ -71,7 +71,7 @@ pub struct Peer(pub SocketAddr);
 
 /// Marks a request that came over TLS, a request extension that [`serve()`] sets.
 #[derive(Clone, Copy, Debug)]
-pub struct Tls;
+pub struct OverTls;
 
 impl HttpState {
     fn trusts(&self, peer: IpAddr) -> bool {
