@@ -12,4 +12,5 @@ mod ingest_simulated;
 mod players;
 mod program;
 mod rtsp_server;
+mod secure;
 mod support;
