@@ -19,6 +19,8 @@ pub use first_start::{FirstStartError, NewAdmin, first_start};
 pub use session::{Renewed, SESSION};
 pub use tls::{CertificateError, Tls};
 
+pub(crate) use tls::blind_tls;
+
 pub use crate::config::{Auth, Role, User};
 
 use arc_swap::ArcSwap;
