@@ -3,6 +3,7 @@
 pub mod camera;
 pub mod http;
 pub mod publisher;
+pub mod routes;
 pub mod rtsp_client;
 pub mod tls;
 
