@@ -279,6 +279,10 @@ async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyho
             tracing::error!("{error}");
             return Ok(ExitCode::from(PORT));
         }
+        Err(error @ StartError::Certificate(_)) => {
+            tracing::error!("{error}");
+            return Ok(ExitCode::from(CONFIGURATION));
+        }
         Err(error @ StartError::PortsFile { .. }) => {
             tracing::error!("{error}");
             return Ok(ExitCode::from(USAGE));

@@ -12,5 +12,6 @@ mod ingest_simulated;
 mod players;
 mod program;
 mod rtsp_server;
+mod secure;
 mod support;
 mod webrtc;

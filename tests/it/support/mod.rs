@@ -3,7 +3,9 @@
 pub mod camera;
 pub mod http;
 pub mod publisher;
+pub mod routes;
 pub mod rtsp_client;
+pub mod tls;
 pub mod whep_viewer;
 
 use std::time::{Duration, Instant};
