@@ -108,7 +108,8 @@ impl App {
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let root = CancellationToken::new();
         let bus = Bus::new();
-        let access = Arc::new(Access::new(config.auth, config.users.clone()));
+        let access = Access::new(config.auth, config.users.clone()).keep_sessions_in(config.store.path.clone());
+        let access = Arc::new(access);
         let health = Arc::new(Health::default());
 
         let web_listeners = listen::bind("http: listen", &effective(&config, &config.http.listen)).await?;

@@ -6,17 +6,22 @@
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
+//! | `/v1/session` | who is signed in; POST signs in, DELETE out |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz`, `/readyz` | alive; every listener is up |
 //!
-//! Everything but `/healthz` and OPTIONS needs a user, and all errors are [problems](Problem).
+//! Everything but `/healthz`, OPTIONS, signing in and assets needs a user, and all errors but the sign-in page are
+//! [problems](Problem).
 
+mod asked;
 mod cameras;
 mod guard;
 mod metrics;
 mod page;
 mod problem;
 mod serve;
+mod session;
+mod signin;
 
 pub use problem::Problem;
 pub use serve::{Limits, serve};
@@ -64,9 +69,13 @@ pub struct HttpState {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// Marks a request that came over TLS, a request extension that [`serve()`] sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls;
+
 impl HttpState {
     fn trusts(&self, peer: IpAddr) -> bool {
-        self.options.trusted_proxies.iter().any(|network| network.contains(peer))
+        asked::trusts(&self.options, peer)
     }
 }
 
@@ -91,6 +100,8 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .merge(page::routes())
+        .merge(signin::routes())
+        .merge(session::routes())
         .merge(cameras::routes());
     guarded(router, state)
 }
@@ -151,7 +162,8 @@ async fn secured(mut response: Response, ancestors: Arc<str>) -> Response {
     }
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Our own pages name themselves to us, see `asked::by_own_page`.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
@@ -184,3 +196,5 @@ fn not_ready(health: &Health) -> Response {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod who_may;
