@@ -149,6 +149,8 @@ impl App {
             rtsp: addresses.rtsp.clone().into(),
             rtsp_statistics: rtsp.statistics(),
             transcoder: Arc::default(),
+            webrtc: None,
+            whep: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));

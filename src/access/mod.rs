@@ -15,13 +15,13 @@ mod session;
 
 pub use authorization::{Authorization, Digest};
 pub use first_start::{FirstStartError, NewAdmin, first_start};
+pub(crate) use limit::Limiter;
 pub use session::{Renewed, SESSION};
 
 pub use crate::config::{Auth, Role, User};
 
 use arc_swap::ArcSwap;
 use digest::{NonceAge, Nonces};
-use limit::Limiter;
 use memory::Memory;
 use session::Sessions;
 use std::net::IpAddr;

@@ -73,6 +73,8 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
         rtsp,
         rtsp_statistics: Arc::default(),
         transcoder: Arc::default(),
+        webrtc: None,
+        whep: Arc::default(),
         options: Arc::new(options),
     };
     Gateway { router: router(state.clone()), state }
