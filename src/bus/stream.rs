@@ -207,20 +207,24 @@ impl Stream {
     /// A reader over those tracks, from the newest key picture on. Wanting a stream that has no tracks yet gives a
     /// reader that ends at once: wait for [`Self::ready`] first.
     pub fn subscribe(self: &Arc<Self>, want: Want) -> Reader {
+        self.reader(|id, info| match want {
+            Want::All => true,
+            Want::Video => info.kind() == Kind::Video,
+            Want::Track(track) => id == track,
+        })
+    }
+
+    /// The same over several tracks.
+    pub fn subscribe_to(self: &Arc<Self>, tracks: &[TrackId]) -> Reader {
+        self.reader(|id, _| tracks.contains(&id))
+    }
+
+    fn reader(self: &Arc<Self>, wanted: impl Fn(TrackId, &TrackInfo) -> bool) -> Reader {
         let interest = self.demand.register();
         let mut head = self.head.subscribe();
         head.mark_changed();
         let state = self.state();
-        let ids: Vec<_> = state
-            .ring
-            .infos()
-            .filter(|(id, info)| match want {
-                Want::All => true,
-                Want::Video => info.kind() == Kind::Video,
-                Want::Track(track) => *id == track,
-            })
-            .map(|(id, _)| id)
-            .collect();
+        let ids: Vec<_> = state.ring.infos().filter(|(id, info)| wanted(*id, info)).map(|(id, _)| id).collect();
         let cursor = state.ring.cursor(&ids);
         drop(state);
         Reader { stream: Arc::clone(self), cursor, empty: ids.is_empty(), head, _interest: interest }

@@ -5,4 +5,5 @@ pub mod health;
 pub mod http;
 pub mod rtp;
 pub mod rtsp;
+mod udp;
 pub mod webrtc;

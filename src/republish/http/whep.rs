@@ -321,10 +321,8 @@ async fn change(
         entry.session.trickle(&fragment.candidates);
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let ours = entry.session.restart(ice).await.map_err(|error| match error {
-        RestartError::Closed => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
-        RestartError::Bad => bad(&error),
-    })?;
+    let gone = |error: RestartError| Problem::new(StatusCode::NOT_FOUND, error.to_string());
+    let ours = entry.session.restart(ice).await.map_err(gone)?;
     current.restarted(ice.clone());
     entry.session.trickle(&fragment.candidates);
     let answer = ours.write(entry.kind, &entry.mid);

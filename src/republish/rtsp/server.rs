@@ -6,7 +6,7 @@ use super::udp::UdpPair;
 use crate::access::Access;
 use crate::bus::{Bus, Stream};
 use crate::republish::crowd::Crowd;
-use crate::republish::rtp::Feed;
+use crate::republish::rtp::Feeds;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::HashMap;
 use std::io;
@@ -35,6 +35,8 @@ pub struct Options {
     pub connections: usize,
     /// The most connections at once from one address: many recorders may stand behind one router.
     pub per_address: usize,
+    /// Packets that are shared with other servers.
+    pub feeds: Arc<Feeds>,
 }
 
 impl Default for Options {
@@ -45,6 +47,7 @@ impl Default for Options {
             patience: Duration::from_secs(45),
             connections: 4_096,
             per_address: 1_024,
+            feeds: Arc::default(),
         }
     }
 }
@@ -84,14 +87,13 @@ impl Shared {
     pub(super) fn hub(&self, stream: &Arc<Stream>) -> Option<Arc<Hub>> {
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.retain(|_, hub| hub.strong_count() > 0);
-        if let Some(hub) = hubs.get(stream.path()).and_then(Weak::upgrade) {
-            // A track may have come or gone since that feed began; those who watch it stay with what they were told.
-            let same = stream.tracks().iter().map(|(id, _)| *id).eq(hub.feed.tracks().iter().map(|track| track.id));
-            if same && !hub.feed.ended() {
-                return Some(hub);
-            }
+        // A track may have come or gone since a hub's feed began; those who watch it stay with what they were told.
+        let feed = self.options.feeds.of(stream)?;
+        let known = hubs.get(stream.path()).and_then(Weak::upgrade);
+        if let Some(hub) = known.filter(|hub| Arc::ptr_eq(&hub.feed, &feed)) {
+            return Some(hub);
         }
-        let hub = Hub::new(Feed::start(stream)?, self.tasks.clone());
+        let hub = Hub::new(feed, self.tasks.clone());
         hubs.insert(stream.path().to_owned(), Arc::downgrade(&hub));
         Some(hub)
     }

@@ -1,0 +1,209 @@
+//! DTLS and the SRTP that it gives the keys for (RFC 5764).
+
+use super::Identity;
+use bytes::BytesMut;
+use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType};
+use rtc::dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc::shared::TransportProtocol;
+use rtc::shared::error::{Error, Result};
+use rtc::srtp::config::{Config, LABEL_EXTRACTOR_DTLS_SRTP};
+use rtc::srtp::context::Context;
+use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
+use rtc::srtp::protection_profile::ProtectionProfile;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// DTLS runs on whatever path ICE has chosen, so its own addresses are only names.
+const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+const THERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2);
+/// Packets that may arrive out of order and still be taken.
+const REPLAY_WINDOW: usize = 64;
+/// After this a flight that was not answered is sent again (RFC 6347 section 4.2.4.1 says a second; viewers are near).
+const RETRANSMIT: Duration = Duration::from_millis(600);
+
+/// What a DTLS datagram brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Media can be sent.
+    Connected,
+    /// The viewer has said goodbye.
+    Closed,
+}
+
+/// The DTLS connection with a viewer, and its SRTP.
+pub(crate) struct Secure {
+    identity: Identity,
+    endpoint: Endpoint,
+    /// Taken when we begin the handshake; `None` also where the viewer begins it.
+    begin: Option<Arc<rtc::dtls::config::HandshakeConfig>>,
+    outgoing: Option<Context>,
+    incoming: Option<Context>,
+}
+
+impl fmt::Debug for Secure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secure").field("connected", &self.is_connected()).finish_non_exhaustive()
+    }
+}
+
+impl Secure {
+    /// A connection with the viewer whose certificate has one of those SHA-256 fingerprints; we begin the handshake if
+    /// we are `active` (RFC 8842).
+    ///
+    /// # Errors
+    /// What the library says of its settings, which is never expected.
+    pub(crate) fn new(
+        identity: &Identity,
+        fingerprints: Vec<Vec<u8>>,
+        active: bool,
+    ) -> std::result::Result<Self, String> {
+        let known = move |certificates: &[Vec<u8>], _: &[_]| -> Result<()> {
+            let digest = certificates.first().map(|certificate| Sha256::digest(certificate));
+            match digest.is_some_and(|digest| fingerprints.iter().any(|known| known[..] == digest[..])) {
+                true => Ok(()),
+                false => Err(Error::ErrNoMatchingCertificateFingerprint),
+            }
+        };
+        let config = ConfigBuilder::default()
+            .with_crypto_provider(Arc::clone(&identity.provider))
+            .with_certificates(vec![identity.certificate.clone()])
+            .with_srtp_protection_profiles(vec![
+                SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+                SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+                SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+            ])
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
+            // Certificates are self-made; the fingerprint is what counts (RFC 8827 section 6.5).
+            .with_insecure_skip_verify(true)
+            .with_verify_peer_certificate(Some(Arc::new(known)))
+            .with_extended_master_secret(ExtendedMasterSecretType::Require)
+            .with_flight_interval(RETRANSMIT)
+            .with_server_name("viewer".to_owned())
+            .build(active, None)
+            .map_err(|error| error.to_string())?;
+        let config = Arc::new(config);
+        let (begin, server) = if active { (Some(config), None) } else { (None, Some(config)) };
+        let endpoint = Endpoint::new(HERE, TransportProtocol::UDP, server);
+        Ok(Self { identity: identity.clone(), endpoint, begin, outgoing: None, incoming: None })
+    }
+
+    /// Whether media can be sent.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
+    /// There is a path: begins the handshake, once, if that is ours to do.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        if let Some(config) = self.begin.take()
+            && let Err(error) = self.endpoint.connect(now, THERE, config, None)
+        {
+            tracing::debug!(%error, "the DTLS handshake did not begin");
+        }
+    }
+
+    /// Takes a datagram; what to send follows from [`Self::poll`].
+    ///
+    /// # Errors
+    /// The handshake failed, in the library's words.
+    pub(crate) fn receive(&mut self, datagram: &[u8], now: Instant) -> std::result::Result<Option<Event>, String> {
+        if self.begin.is_some() {
+            // Nobody may begin in our place.
+            return Ok(None);
+        }
+        let events = match self.endpoint.read(now, THERE, None, BytesMut::from(datagram)) {
+            Ok(events) => events,
+            // Of a connection that is up, anybody can send garbage.
+            Err(_) if self.is_connected() => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        for event in events {
+            match event {
+                EndpointEvent::HandshakeComplete => {
+                    self.keys().map_err(|error| error.to_string())?;
+                    return Ok(Some(Event::Connected));
+                }
+                EndpointEvent::PeerClosed => return Ok(Some(Event::Closed)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn keys(&mut self) -> Result<()> {
+        let state = self.endpoint.get_connection_state(THERE).ok_or(Error::ErrNoSuchSrtpProfile)?;
+        let profile = match state.srtp_protection_profile() {
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
+            SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => ProtectionProfile::AeadAes256Gcm,
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+            _ => return Err(Error::ErrNoSuchSrtpProfile),
+        };
+        let mut config = Config { profile, ..Config::default() };
+        let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
+        config.set_session_keys_from_keying_material(material.as_ref(), state.is_client())?;
+        let crypto = self.identity.provider.crypto();
+        let keys = &config.keys;
+        let outgoing = Context::new(&keys.local_master_key, &keys.local_master_salt, profile, None, None, crypto)?;
+        let incoming = Context::new(
+            &keys.remote_master_key,
+            &keys.remote_master_salt,
+            profile,
+            Some(srtp_replay_protection(REPLAY_WINDOW)),
+            Some(srtcp_replay_protection(REPLAY_WINDOW)),
+            crypto,
+        )?;
+        (self.outgoing, self.incoming) = (Some(outgoing), Some(incoming));
+        Ok(())
+    }
+
+    /// The next datagram of the handshake to send.
+    pub(crate) fn poll(&mut self) -> Option<BytesMut> {
+        self.endpoint.poll_transmit().map(|transmit| transmit.message)
+    }
+
+    /// When [`Self::timeout`] is due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.endpoint.poll_timeout(&THERE)
+    }
+
+    /// Sends again what was not answered.
+    ///
+    /// # Errors
+    /// It was sent often enough.
+    pub(crate) fn timeout(&mut self, now: Instant) -> std::result::Result<(), String> {
+        match self.endpoint.poll_timeout(&THERE) {
+            Some(due) if due <= now => self.endpoint.handle_timeout(THERE, now).map_err(|error| error.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says goodbye, by what [`Self::poll`] gives.
+    pub(crate) fn close(&mut self, now: Instant) {
+        // Without a connection there is nobody to tell.
+        let _ = self.endpoint.close(now);
+    }
+
+    /// An RTP packet, encrypted; `None` before the handshake.
+    pub(crate) fn protect(&mut self, packet: &[u8]) -> Option<BytesMut> {
+        self.outgoing.as_mut()?.encrypt_rtp(packet).ok()
+    }
+
+    /// A compound RTCP packet, encrypted; `None` before the handshake.
+    pub(crate) fn protect_rtcp(&mut self, packet: &[u8]) -> Option<BytesMut> {
+        self.outgoing.as_mut()?.encrypt_rtcp(packet).ok()
+    }
+
+    /// An RTCP packet of the viewer; `None` if it is not one, or not the viewer's.
+    pub(crate) fn unprotect_rtcp(&mut self, datagram: &[u8]) -> Option<BytesMut> {
+        // RFC 5761 section 4: RTCP has packet types 192 to 223 where RTP has a marker and a payload type. SRTCP has an
+        // eight-byte header, an index and a tag.
+        let is_rtcp = datagram.len() >= 8 + 4 + 10 && datagram.get(1).is_some_and(|kind| (192..=223).contains(kind));
+        if !is_rtcp {
+            return None;
+        }
+        self.incoming.as_mut()?.decrypt_rtcp(datagram).ok()
+    }
+}
