@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
         }
     }
     // The same lines end in another way.
-    if !text.contains('\r') {
+    if !text.contains('\r') && text.len() < 30_000 {
         let again = Offer::parse(&text.replace('\n', "\r\n")).expect("line ends do not matter");
         assert_eq!((again.ice, again.video, again.audio), (offer.ice, offer.video, offer.audio));
     }

@@ -316,3 +316,6 @@ fn values<'a>(attributes: &'a [Attribute], name: &str) -> impl Iterator<Item = &
 fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
     values(attributes, name).next().map(str::trim)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,6 @@ use super::offer::{Offer, OfferedCodec, Section};
 use crate::bus::{Stream, TrackId, Want};
 use crate::media::{Codec, Kind, MediaTime, TrackInfo};
 use crate::transcode::{Rendition, Transcoder};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,14 +75,14 @@ pub fn plan(offer: &Offer, stream: &Arc<Stream>, transcoder: &Transcoder) -> Res
         return Err(NoCommonCodec(format!("{path} has no pictures, and sound alone is not served")));
     };
     let Some(section) = offer.video.as_ref().filter(|section| section.receives) else {
-        let sends = info.codec;
+        let sends = written(info.codec);
         let detail = format!(
             "the offer has no video section that receives: {path} sends {sends} pictures, and sound alone is not served"
         );
         return Err(NoCommonCodec(detail));
     };
     let video = video(section, stream, *track, info, transcoder)
-        .map_err(|trouble| NoCommonCodec(refusal(path, info.codec, section, trouble.as_deref())))?;
+        .map_err(|trouble| NoCommonCodec(refusal(path, info.codec, section, &trouble)))?;
     let audio = offer.audio.as_ref().filter(|section| section.receives).and_then(|section| {
         let native = || of(Kind::Audio).find_map(|(track, info)| native_audio(section, stream, *track, info));
         let made = || of(Kind::Audio).find_map(|(track, _)| opus(section, stream, *track, transcoder));
@@ -111,24 +110,37 @@ pub async fn settle(stream: &Arc<Stream>) {
     let _ = tokio::time::timeout(TELLING_WAIT, pictures).await;
 }
 
+/// Why there is no video.
+enum Trouble {
+    /// The offer has none that we could send or make.
+    NotOffered,
+    /// It would have to be transcoded, and cannot be.
+    Unavailable { reordered: bool, reason: String },
+}
+
 fn video(
     section: &Section,
     stream: &Arc<Stream>,
     track: TrackId,
     info: &TrackInfo,
     transcoder: &Transcoder,
-) -> Result<Lane, Option<String>> {
+) -> Result<Lane, Trouble> {
     let native = match info.codec {
         Codec::H264 => h264(section, h264_rank(info)),
         Codec::H265 => h265(section, info),
         _ => None,
     };
-    if let Some(codec) = native.filter(|_| in_order(stream, track, info)) {
-        return Ok(lane(codec, info.codec, LaneSource::Native(Arc::clone(stream), track)));
-    }
+    let reordered = match native {
+        Some(codec) if in_order(stream, track, info) => {
+            return Ok(lane(codec, info.codec, LaneSource::Native(Arc::clone(stream), track)));
+        }
+        native => native.is_some(),
+    };
     // Ours are Constrained Baseline.
-    let codec = h264(section, Rank::ConstrainedBaseline).ok_or(None)?;
-    let rendition = transcoder.rendition(stream, track, Codec::H264).map_err(|trouble| Some(trouble.reason))?;
+    let codec = h264(section, Rank::ConstrainedBaseline).ok_or(Trouble::NotOffered)?;
+    let rendition = transcoder
+        .rendition(stream, track, Codec::H264)
+        .map_err(|trouble| Trouble::Unavailable { reordered, reason: trouble.reason })?;
     Ok(lane(codec, Codec::H264, LaneSource::Rendition(rendition)))
 }
 
@@ -253,7 +265,7 @@ fn in_order(stream: &Arc<Stream>, track: TrackId, info: &TrackInfo) -> bool {
 }
 
 /// Names what both sides have.
-fn refusal(path: &str, sends: Codec, section: &Section, trouble: Option<&str>) -> String {
+fn refusal(path: &str, sends: Codec, section: &Section, trouble: &Trouble) -> String {
     let mut names: Vec<String> = Vec::new();
     for codec in &section.codecs {
         let helper = ["rtx", "red", "ulpfec", "flexfec-03"].iter().any(|name| codec.name.eq_ignore_ascii_case(name));
@@ -266,12 +278,33 @@ fn refusal(path: &str, sends: Codec, section: &Section, trouble: Option<&str>) -
         }
     }
     let offered = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    let mut detail = format!("no codec in common: {path} sends {sends}, the viewer takes {offered}");
-    let _ = match trouble {
-        Some(reason) => write!(detail, "; and it cannot be transcoded to H.264 here: {reason}"),
-        None => write!(detail, "; what is transcoded here becomes H.264 with packetization-mode=1"),
-    };
-    detail
+    let sends = written(sends);
+    match trouble {
+        Trouble::NotOffered => format!(
+            "no codec in common: {path} sends {sends}, the viewer takes {offered}; what is transcoded here becomes H.264 \
+             with packetization-mode=1"
+        ),
+        Trouble::Unavailable { reordered: true, reason } => format!(
+            "{path} sends {sends} with B pictures, which WebRTC shows in the wrong order, the viewer takes {offered}; \
+             and it cannot be transcoded to H.264 here: {reason}"
+        ),
+        Trouble::Unavailable { reordered: false, reason } => format!(
+            "no codec in common: {path} sends {sends}, the viewer takes {offered}; and it cannot be transcoded to H.264 \
+             here: {reason}"
+        ),
+    }
+}
+
+/// As people write it.
+fn written(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "H.264",
+        Codec::H265 => "H.265",
+        Codec::Jpeg => "JPEG",
+        Codec::Aac => "AAC",
+        Codec::Opus => "Opus",
+        Codec::Pcmu | Codec::Pcma => "G.711",
+    }
 }
 
 #[cfg(test)]
