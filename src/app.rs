@@ -193,6 +193,7 @@ impl App {
             rtsp_statistics: rtsp.statistics(),
             webrtc: webrtc.clone(),
             transcoder: Arc::default(),
+            whep: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));

@@ -16,6 +16,7 @@ mod tls;
 
 pub use authorization::{Authorization, Digest};
 pub use first_start::{FirstStartError, NewAdmin, first_start};
+pub(crate) use limit::Limiter;
 pub use session::{Renewed, SESSION};
 pub use tls::{CertificateError, Tls};
 
@@ -25,7 +26,6 @@ pub use crate::config::{Auth, Role, User};
 
 use arc_swap::ArcSwap;
 use digest::{NonceAge, Nonces};
-use limit::Limiter;
 use memory::Memory;
 use session::Sessions;
 use std::net::IpAddr;

@@ -15,3 +15,4 @@ mod rtsp_server;
 mod secure;
 mod support;
 mod webrtc;
+mod whep;

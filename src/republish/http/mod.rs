@@ -7,6 +7,7 @@
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
 //! | `/v1/session` | who is signed in; POST signs in, DELETE out |
+//! | `POST /whep/NAME`, `/whep/NAME/sub`, `/NAME/whep` | WHEP: a WebRTC offer is answered; `PATCH`, `DELETE` one segment below |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz`, `/readyz` | alive; every listener is up |
 //!
@@ -22,9 +23,11 @@ mod problem;
 mod serve;
 mod session;
 mod signin;
+mod whep;
 
 pub use problem::Problem;
 pub use serve::{Limits, serve};
+pub use whep::{Whep, WhepLimits};
 
 use super::health::Health;
 use super::rtsp::Statistics;
@@ -60,10 +63,12 @@ pub struct HttpState {
     pub rtsp: Arc<[SocketAddr]>,
     /// What the RTSP server counts.
     pub rtsp_statistics: Arc<Statistics>,
-    /// The WebRTC server, unless it is off.
-    pub webrtc: Option<Arc<webrtc::Server>>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
+    /// The WebRTC server; `None` where it is off.
+    pub webrtc: Option<Arc<webrtc::Server>>,
+    /// Its signalling.
+    pub whep: Arc<Whep>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }
@@ -105,7 +110,8 @@ pub fn router(state: HttpState) -> Router {
         .merge(page::routes())
         .merge(signin::routes())
         .merge(session::routes())
-        .merge(cameras::routes());
+        .merge(cameras::routes())
+        .merge(whep::routes());
     guarded(router, state)
 }
 
@@ -120,11 +126,12 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::uniform))
-        .with_state(state);
+        .with_state(state.clone());
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
     };
+    let router = router.layer(middleware::from_fn_with_state(state, whep::options));
     router.layer(middleware::map_response(move |response| secured(response, Arc::clone(&ancestors))))
 }
 
@@ -135,8 +142,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     }
     let cors = CorsLayer::new()
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("last-event-id")])
-        .expose_headers([header::LOCATION, header::RETRY_AFTER])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::LOCATION, header::LINK, header::ETAG, header::RETRY_AFTER, whep::ACCEPT_PATCH])
         .max_age(Duration::from_secs(3600));
     Some(if origins.iter().any(|origin| origin == "*") {
         cors.allow_origin(AllowOrigin::any())

@@ -74,6 +74,8 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
         rtsp_statistics: Arc::default(),
         webrtc: None,
         transcoder: Arc::default(),
+        // Tables of tests ask more than any viewer.
+        whep: Arc::new(Whep::new(WhepLimits { offers: 100_000, changes: 100_000, ..WhepLimits::default() })),
         options: Arc::new(options),
     };
     Gateway { router: router(state.clone()), state }

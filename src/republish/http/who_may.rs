@@ -42,6 +42,14 @@ const ROWS: &[(&str, &[(&str, Door)])] = &[
     ("/v1/cameras/{name}", &[("GET", Sees)]),
     ("/v1/cameras/{name}/stream.xspf", &[("GET", Sees)]),
     ("/v1/cameras/{name}/commands/{*command}", &[("POST", Commands)]),
+    ("/whep/{name}", &[("GET", Sees), ("POST", Sees)]),
+    ("/whep/{name}/sub", &[("GET", Sees), ("POST", Sees)]),
+    ("/{name}/whep", &[("GET", Sees), ("POST", Sees)]),
+    ("/{name}/sub/whep", &[("GET", Sees), ("POST", Sees)]),
+    ("/whep/{name}/{session}", &[("PATCH", Sees), ("DELETE", Sees)]),
+    ("/whep/{name}/sub/{session}", &[("PATCH", Sees), ("DELETE", Sees)]),
+    ("/{name}/whep/{session}", &[("PATCH", Sees), ("DELETE", Sees)]),
+    ("/{name}/sub/whep/{session}", &[("PATCH", Sees), ("DELETE", Sees)]),
 ];
 
 /// A path as a client would write it.
