@@ -141,17 +141,19 @@ impl App {
         let mut cameras = Cameras::new(Arc::clone(&bus), options, root.child_token());
         cameras.become_those(&config.cameras).await;
 
+        let viewers = root.child_token();
+        let transcoder = Arc::default();
         let state = HttpState {
+            outputs: http::Outputs::new(&bus, &transcoder, viewers.clone()),
             bus: Arc::clone(&bus),
             access: Arc::clone(&access),
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
             rtsp_statistics: rtsp.statistics(),
-            transcoder: Arc::default(),
+            transcoder,
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));
-        let viewers = root.child_token();
         let serving = TaskTracker::new();
         // All are registered before the first is served, so that nobody is told "ready" too early.
         let rtsp_up: Vec<_> = addresses.rtsp.iter().map(|address| health.listener("rtsp", *address)).collect();

@@ -1,6 +1,6 @@
 //! `/metrics` in the Prometheus text format 0.0.4.
 
-use super::HttpState;
+use super::{HttpState, Outputs};
 use crate::bus::State as DeviceState;
 use crate::republish::rtsp::Statistics;
 use axum::extract::State;
@@ -57,6 +57,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     program(&mut text, &state);
     cameras(&mut text, &state);
     rtsp(&mut text, &state.rtsp_statistics);
+    web(&mut text, &state.outputs);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
 }
@@ -134,6 +135,20 @@ fn rtsp(text: &mut Text, counted: &Statistics) {
     text.single("fanlight_rtsp_units_total", Counter, help, total(&counted.units));
     let help = "Pictures left out for RTSP viewers that were late.";
     text.single("fanlight_rtsp_dropped_total", Counter, help, total(&counted.dropped));
+}
+
+fn web(text: &mut Text, outputs: &Outputs) {
+    use Type::{Counter, Gauge};
+    let total = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    text.single("fanlight_snapshots_total", Counter, "Snapshots answered.", total(&outputs.counted.snapshots));
+    let help = "Pictures decoded for snapshots; JPEG cameras' need not be.";
+    text.single("fanlight_stills_decoded_total", Counter, help, total(&outputs.stills.decoded));
+    let help = "Pictures scaled to a width that was asked for.";
+    text.single("fanlight_stills_scaled_total", Counter, help, total(&outputs.stills.scaled));
+    let help = "Pictures written to viewers of multipart JPEG.";
+    text.single("fanlight_mjpeg_pictures_total", Counter, help, total(&outputs.counted.pictures));
+    let listeners = outputs.board.listeners() as f64;
+    text.single("fanlight_event_listeners", Gauge, "Listeners to server-sent events.", listeners);
 }
 
 /// The process itself, under the names that all Prometheus clients use.

@@ -5,6 +5,9 @@
 //! | `/` | the status page |
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
+//! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |
+//! | `/v1/cameras/NAME/mjpeg` | pictures one after the other |
+//! | `/v1/events/stream` | what changes and happens, as server-sent events |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz`, `/readyz` | alive; every listener is up |
@@ -12,12 +15,19 @@
 //! Everything but `/healthz` and OPTIONS needs a user, and all errors are [problems](Problem).
 
 mod cameras;
+mod events;
 mod guard;
 mod metrics;
+mod mjpeg;
+mod outputs;
 mod page;
 mod problem;
+mod scale;
 mod serve;
+mod snapshot;
+mod stills;
 
+pub use outputs::Outputs;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
 
@@ -56,6 +66,8 @@ pub struct HttpState {
     pub rtsp_statistics: Arc<Statistics>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
+    /// Pictures, and answers that last.
+    pub outputs: Arc<Outputs>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }
@@ -91,7 +103,10 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .merge(page::routes())
-        .merge(cameras::routes());
+        .merge(cameras::routes())
+        .merge(snapshot::routes())
+        .merge(mjpeg::routes())
+        .merge(events::routes());
     guarded(router, state)
 }
 

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+/// Bytes that may wait in the kernel for a slow client: pictures older than that are not worth it.
+const UNSENT: u32 = 128 << 10;
 /// How long a client may leave what we sent unacknowledged.
 const GONE: Duration = Duration::from_secs(45);
 
@@ -115,10 +117,11 @@ async fn connection(
     }
 }
 
-/// Answers are small and written whole; a client that is gone without a word is noticed.
+/// Answers are written whole; a client that is gone without a word is noticed.
 fn tune(stream: &TcpStream) -> std::io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_user_timeout(Some(GONE))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE).with_interval(GONE / 9).with_retries(3))
 }

@@ -7,9 +7,10 @@ use axum::http::Request;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-fn device(name: &str) -> Arc<Device> {
+pub(super) fn device(name: &str) -> Arc<Device> {
     Device::new(DeviceOptions {
         name: name.into(),
         family: "rtsp",
@@ -25,7 +26,7 @@ fn online(name: &str) -> Arc<Device> {
     let video = TrackInfo {
         codec: Codec::H264,
         clock_rate: 90_000,
-        format: Format::Video(VideoFormat { width: 1280, height: 720, ..VideoFormat::default() }),
+        format: Format::Video(VideoFormat { width: 1280, height: 720, pixel_aspect: (4, 3), ..VideoFormat::default() }),
     };
     let audio = TrackInfo { codec: Codec::Pcmu, clock_rate: 8000, format: Format::Audio(AudioFormat::default()) };
     let ids = device.main().announce(&[video.clone(), audio]);
@@ -46,7 +47,7 @@ fn online(name: &str) -> Arc<Device> {
     device
 }
 
-fn options() -> config::Http {
+pub(super) fn options() -> config::Http {
     config::Config::default().http
 }
 
@@ -55,49 +56,52 @@ pub(super) fn state() -> HttpState {
     gateway().state
 }
 
-struct Gateway {
-    state: HttpState,
+pub(super) struct Gateway {
+    pub(super) state: HttpState,
     router: Router,
 }
 
-fn gateway_with(options: config::Http, access: Access) -> Gateway {
+pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
     let bus = Bus::new();
     bus.add(online("front"));
     let health = Arc::new(Health::default());
     std::mem::forget(health.listener("http", ([127, 0, 0, 1], 8484).into()));
     let rtsp = Arc::from([SocketAddr::from(([0, 0, 0, 0], 18554))]);
+    let transcoder = Arc::default();
+    let outputs = Outputs::new(&bus, &transcoder, CancellationToken::new());
     let state = HttpState {
         bus,
         access: Arc::new(access),
         health,
         rtsp,
         rtsp_statistics: Arc::default(),
-        transcoder: Arc::default(),
+        transcoder,
+        outputs,
         options: Arc::new(options),
     };
     Gateway { router: router(state.clone()), state }
 }
 
-fn gateway() -> Gateway {
+pub(super) fn gateway() -> Gateway {
     gateway_with(options(), testing::users())
 }
 
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: axum::http::HeaderMap,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn problem(&self, status: u16) -> String {
+    pub(super) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.header("content-type"), "application/problem+json");
         let json = self.json();
@@ -108,7 +112,8 @@ impl Answer {
 }
 
 impl Gateway {
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    /// The answer as it begins.
+    pub(super) async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "fan.lan:8484");
@@ -118,17 +123,20 @@ impl Gateway {
         }
         let mut request = request.body(Body::empty()).unwrap();
         request.extensions_mut().insert(Peer(([192, 0, 2, 9], 40_000).into()));
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let (parts, body) = self.open(method, path, headers).await.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[("authorization", testing::ADMIN)]).await
     }
 
-    fn front(&self) -> Arc<Device> {
+    pub(super) fn front(&self) -> Arc<Device> {
         self.state.bus.device("front").unwrap()
     }
 }
@@ -149,13 +157,14 @@ async fn a_camera_is_described_as_promised() {
         json,
         serde_json::json!({
             "name": "front", "family": "rtsp", "state": "online", "reason": null, "reason_code": null, "since": null,
+            "on_demand": false, "sub": true,
             "tracks": [
-                { "stream": "front", "kind": "video", "codec": "h264", "width": 1280, "height": 720, "fps": 25.0,
-                  "native": true },
-                { "stream": "front", "kind": "audio", "codec": "pcmu", "width": null, "height": null, "fps": null,
-                  "native": true },
-                { "stream": "front/sub", "kind": "video", "codec": "h264", "width": null, "height": null, "fps": 0.0,
-                  "native": true }
+                { "stream": "front", "kind": "video", "codec": "h264", "width": 1280, "height": 720,
+                  "pixel_aspect": [4, 3], "fps": 25.0, "native": true },
+                { "stream": "front", "kind": "audio", "codec": "pcmu", "width": null, "height": null,
+                  "pixel_aspect": null, "fps": null, "native": true },
+                { "stream": "front/sub", "kind": "video", "codec": "h264", "width": null, "height": null,
+                  "pixel_aspect": null, "fps": 0.0, "native": true }
             ],
             "upstream_connections": 0, "upstream_limit": 3, "viewers": { "rtsp": 2, "webrtc": 0, "mjpeg": 0 },
             "frames": 26, "bytes": 260, "lost": 0, "last_frame_age_ms": null, "commands": []
@@ -393,12 +402,12 @@ async fn metrics_count() {
 }
 
 /// Users for these tests.
-mod testing {
+pub(super) mod testing {
     use crate::access::{Access, Auth, Role, User, password};
     use crate::config::Secret;
 
-    pub(super) const ADMIN: &str = "Bearer admin-password";
-    pub(super) const VIEWER: &str = "Bearer viewer-password";
+    pub(in super::super) const ADMIN: &str = "Bearer admin-password";
+    pub(in super::super) const VIEWER: &str = "Bearer viewer-password";
 
     fn user(name: &str, role: Role) -> User {
         let little = argon2::Params::new(argon2::Params::MIN_M_COST, 1, 1, None).unwrap();
@@ -406,11 +415,11 @@ mod testing {
         User { name: name.into(), role, password_hash: Some(Secret::new(hash)), stream_key: None }
     }
 
-    pub(super) fn users() -> Access {
+    pub(in super::super) fn users() -> Access {
         Access::new(Auth::Users, vec![user("admin", Role::Admin), user("viewer", Role::Viewer)])
     }
 
-    pub(super) fn open() -> Access {
+    pub(in super::super) fn open() -> Access {
         Access::new(Auth::None, Vec::new())
     }
 }
