@@ -59,6 +59,8 @@ pub(super) fn state() -> HttpState {
 pub(super) struct Gateway {
     pub(super) state: HttpState,
     router: Router,
+    /// Ends what lasts.
+    pub(super) cancel: CancellationToken,
 }
 
 pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
@@ -68,7 +70,8 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
     std::mem::forget(health.listener("http", ([127, 0, 0, 1], 8484).into()));
     let rtsp = Arc::from([SocketAddr::from(([0, 0, 0, 0], 18554))]);
     let transcoder = Arc::default();
-    let outputs = Outputs::new(&bus, &transcoder, CancellationToken::new());
+    let cancel = CancellationToken::new();
+    let outputs = Outputs::new(&bus, &transcoder, cancel.clone());
     let state = HttpState {
         bus,
         access: Arc::new(access),
@@ -79,7 +82,7 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
         outputs,
         options: Arc::new(options),
     };
-    Gateway { router: router(state.clone()), state }
+    Gateway { router: router(state.clone()), state, cancel }
 }
 
 pub(super) fn gateway() -> Gateway {
@@ -233,7 +236,7 @@ async fn foreign_errors_and_panics_become_problems_too() {
         .route("/plain", routing::get(|| async { (StatusCode::UNSUPPORTED_MEDIA_TYPE, "only JSON, please") }))
         .route("/bare", routing::get(|| async { StatusCode::UNSUPPORTED_MEDIA_TYPE }))
         .route("/ours", routing::get(|| async { (StatusCode::BAD_GATEWAY, "internal detail") }));
-    let gateway = Gateway { router: guarded(routes, state.clone()), state };
+    let gateway = Gateway { router: guarded(routes, state.clone()), state, cancel: CancellationToken::new() };
     assert!(!gateway.get("/panic").await.problem(500).contains("secret"));
     assert_eq!(gateway.get("/plain").await.problem(415), "only JSON, please");
     assert_eq!(gateway.get("/bare").await.problem(415), "this path does not take a body of that content type");
