@@ -39,8 +39,9 @@ const PACE: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(20);
 /// A comment goes after this time without anything else, so that proxies keep the connection.
 const QUIET: Duration = Duration::from_secs(15);
-/// Messages that may wait for one listener; then it is closed, and comes back to a fresh start.
-const WAITING: usize = 256;
+/// Messages that may wait for one listener, enough for a house where everything goes at once; then it is closed, and
+/// comes back to a fresh start.
+const WAITING: usize = 1024;
 /// Tells the browser to come back after 2 s.
 const RETRY: Bytes = Bytes::from_static(b"retry: 2000\n\n");
 const COMMENT: Bytes = Bytes::from_static(b": still here\n\n");
@@ -207,7 +208,7 @@ async fn listen(
     // What a browser kept from another program at this address is nothing to us.
     let sent = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|text| id(text).ok());
     let named = asked.last_event_id.as_deref().filter(|text| !text.is_empty()).map(id).transpose().map_err(bad)?;
-    let place = state.outputs.place(&state.outputs.listeners, client)?;
+    let place = state.outputs.place(&state.outputs.listeners, client, &state)?;
     let stay = state.outputs.stay(&state.access, &caller, client);
 
     // When a browser comes back, its header is newer than the address that it was given once.

@@ -79,7 +79,7 @@ async fn mjpeg(
     let interval = asked.fps.as_deref().map(interval).transpose()?;
     let (device, stream) = find_stream(&state, &name, asked.stream.as_deref())?;
     let outputs = Arc::clone(&state.outputs);
-    let place = outputs.place(&outputs.mjpeg, client)?;
+    let place = outputs.place(&outputs.mjpeg, client, &state)?;
     let mut source = Source::Away;
     let unavailable = |error: Unavailable| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     source.choose(&stream, &state.transcoder).map_err(unavailable)?;

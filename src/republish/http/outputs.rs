@@ -1,5 +1,6 @@
 //! What answers with pictures, and answers that last, share: it outlives a reload of the configuration.
 
+use super::HttpState;
 use super::events::Board;
 use super::guard::{Caller, Client};
 use super::problem::Problem;
@@ -52,13 +53,14 @@ impl Outputs {
         })
     }
 
-    /// A place for an answer that lasts.
-    pub(super) fn place(&self, crowd: &Arc<Crowd>, client: Client) -> Result<Counted, Problem> {
+    /// A place for an answer that lasts. A trusted proxy that does not say for whom it asks speaks for many.
+    pub(super) fn place(&self, crowd: &Arc<Crowd>, client: Client, state: &HttpState) -> Result<Counted, Problem> {
         let full = || {
             let detail = format!("there are {PER_ADDRESS} of these for this address already; close one");
             Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(10)
         };
-        crowd.count(client.0, PER_ADDRESS).ok_or_else(full)
+        let most = if state.trusts(client.0) { usize::MAX } else { PER_ADDRESS };
+        crowd.count(client.0, most).ok_or_else(full)
     }
 
     /// How long an answer to this caller may last.

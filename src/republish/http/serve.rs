@@ -138,6 +138,15 @@ mod tests {
         tasks: TaskTracker,
     }
 
+    /// Goes on for a while, with long pauses.
+    async fn lasting() -> Body {
+        let piece = |number: u32| async move {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            (number < 10).then_some((Ok::<_, std::convert::Infallible>("piece "), number + 1))
+        };
+        Body::from_stream(futures::stream::unfold(0, piece))
+    }
+
     async fn start(limits: Limits) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -145,7 +154,8 @@ mod tests {
         let hanging = || async { std::future::pending::<()>().await };
         let router = Router::new()
             .route("/", axum::routing::get(|| async { "hello" }))
-            .route("/hang", axum::routing::get(hanging));
+            .route("/hang", axum::routing::get(hanging))
+            .route("/last", axum::routing::get(lasting));
         let site = Arc::new(ArcSwap::from_pointee(Site { router, state: crate::republish::http::tests::state() }));
         tasks.spawn(serve(listener, site, limits, cancel.clone(), tasks.clone()));
         Running { address, cancel, tasks }
@@ -172,6 +182,16 @@ mod tests {
         let mut idle = send(running.address, REQUEST).await;
         assert!(first(&mut idle).await > 0);
         assert_eq!(first(&mut idle).await, 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_lasts_is_not_cut() {
+        let running = start(Limits { head_time: Duration::from_millis(50), ..Limits::default() }).await;
+        let mut lasting = send(running.address, "GET /last HTTP/1.1\r\nHost: fan\r\n\r\n").await;
+        let mut text = String::new();
+        // Idle after the answer, the connection is closed.
+        tokio::time::timeout(Duration::from_secs(10), lasting.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert_eq!((text.matches("piece ").count(), text.ends_with("0\r\n\r\n")), (10, true), "{text}");
     }
 
     #[tokio::test]

@@ -398,6 +398,9 @@ async fn metrics_count() {
         "fanlight_upstream_limit{camera=\"front\"} 3",
         "fanlight_rtsp_dropped_total 4",
         "fanlight_viewers{camera=\"front\",kind=\"rtsp\"} 3",
+        "fanlight_viewers{camera=\"front\",kind=\"mjpeg\"} 0",
+        "fanlight_mjpeg_pictures_total 0",
+        "fanlight_event_listeners 0",
     ] {
         assert!(answer.body.lines().any(|written| written == line), "{line} in\n{}", answer.body);
     }

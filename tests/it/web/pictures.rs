@@ -178,8 +178,7 @@ impl Puppet {
             upstream: Upstream::new(1),
             viewers: Arc::default(),
         }));
-        let info =
-            TrackInfo { codec: Codec::Jpeg, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) };
+        let info = TrackInfo { codec: Codec::Jpeg, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) };
         let track = stream.announce(std::slice::from_ref(&info))[0];
         Self { stream, track, info: Arc::new(info), sent: 0 }
     }
