@@ -42,6 +42,8 @@ const BOUNDARY: &[u8] = b"\r\n--fanlight\r\n";
 const MEDIA_TYPE: &str = "multipart/x-mixed-replace; boundary=fanlight";
 /// How often it is looked whether the camera sends something else now.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long it is waited for whether a rendition can be had: that is known when it was tried.
+const TRIAL: Duration = Duration::from_secs(3);
 const WIDTHS: std::ops::RangeInclusive<u32> = 16..=3840;
 
 pub(super) fn routes() -> Router<HttpState> {
@@ -83,6 +85,7 @@ async fn mjpeg(
     let mut source = Source::Away;
     let unavailable = |error: Unavailable| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     source.choose(&stream, &state.transcoder).map_err(unavailable)?;
+    source.try_out(&stream, &state.transcoder).await.map_err(unavailable)?;
     let viewer = Viewer {
         stay: outputs.stay(&state.access, &caller, client),
         _interest: stream.demand.register(),
@@ -164,6 +167,30 @@ impl Source {
         Ok(Change::Other)
     }
 
+    /// Whether a rendition can still be had. What it needs is found out when it is started.
+    fn check(&self, stream: &Arc<Stream>, transcoder: &Transcoder) -> Result<(), Unavailable> {
+        match self {
+            // Where the track is gone, another choice is due.
+            Self::Rendition { track, .. } if stream.tracks().iter().any(|(id, _)| id == track) => {
+                transcoder.rendition(stream, *track, Codec::Jpeg).map(drop)
+            }
+            Self::Away | Self::Own(_) | Self::Rendition { .. } => Ok(()),
+        }
+    }
+
+    /// Waits for a rendition's first picture, or for the news that there will be none; no longer than a moment.
+    async fn try_out(&self, stream: &Arc<Stream>, transcoder: &Transcoder) -> Result<(), Unavailable> {
+        let Self::Rendition { rendition, .. } = self else { return Ok(()) };
+        let (until, shown) = (Instant::now() + TRIAL, shown(rendition.stream()));
+        while Instant::now() < until {
+            if tokio::time::timeout(TRIAL / 30, rendition.stream().key_after(shown)).await.is_ok() {
+                break;
+            }
+            self.check(stream, transcoder)?;
+        }
+        Ok(())
+    }
+
     fn stream<'a>(&'a self, camera: &'a Arc<Stream>) -> &'a Arc<Stream> {
         match self {
             Self::Away | Self::Own(_) => camera,
@@ -218,12 +245,19 @@ impl Picker {
             let picture = match tokio::time::timeout(LOOK, source.key_after(self.shown)).await {
                 Ok(Some(picture)) => picture,
                 Ok(None) if self.stream.ended().is_cancelled() => return None,
-                // The rendition ended with its track, and the camera has not said yet what comes instead.
+                // The rendition ended, as with its track; what comes instead is seen then.
                 Ok(None) => {
+                    self.source = Source::Away;
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
-                Err(_) => continue,
+                Err(_) => match self.source.check(&self.stream, &self.transcoder) {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        tracing::debug!(stream = self.stream.path(), %error, "no JPEG any more");
+                        return None;
+                    }
+                },
             };
             self.shown = picture.number;
             if matches!(self.source, Source::Away) || picture.unit.info.codec != Codec::Jpeg {

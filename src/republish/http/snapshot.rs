@@ -124,14 +124,19 @@ fn http_date(at: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::scale::tests::{halves, size};
+    use super::super::stills::Stills;
     use super::super::tests::{Gateway, gateway, testing};
+    use super::super::{Outputs, router};
     use crate::bus::{Reason, ReasonCode, State as DeviceState, Stream};
     use crate::media::{AccessUnit, Codec, Format, MediaTime, TrackInfo, VideoFormat};
+    use crate::transcode::Unavailable;
     use axum::http::HeaderMap;
     use bytes::Bytes;
+    use futures::FutureExt;
     use http_body_util::BodyExt;
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
+    use tokio_util::sync::CancellationToken;
 
     fn jpeg() -> TrackInfo {
         TrackInfo { codec: Codec::Jpeg, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) }
@@ -222,10 +227,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_for_a_still_is_named() {
-        let gateway = gateway();
-        let reason =
-            gateway.state.transcoder.still(&gateway.front().main().newest_key().unwrap().unit).await.unwrap_err();
-        assert_eq!(gateway.get(PATH).await.problem(503), reason.to_string());
+        let mut state = gateway().state;
+        let mut outputs = Outputs::new(&state.bus, &state.transcoder, CancellationToken::new());
+        let reason = "H.264 cannot be decoded here: install gstreamer1.0-libav";
+        let lacking = |_| async { Err(Unavailable { reason: reason.into() }) }.boxed();
+        Arc::get_mut(&mut outputs).unwrap().stills = Stills::with(lacking);
+        state.outputs = outputs;
+        let gateway = Gateway { router: router(state.clone()), state, cancel: CancellationToken::new() };
+        assert_eq!(gateway.get(PATH).await.problem(503), reason);
+        assert_eq!(gateway.get(&format!("{PATH}?width=320")).await.problem(503), reason);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,10 +15,11 @@ use tokio::sync::Semaphore;
 
 /// How many widths of a stream's newest picture are kept.
 const WIDTHS: usize = 4;
-/// How many pictures are scaled at once: the rest of the machine is for video.
-const AT_ONCE: usize = 2;
-/// How long decoding one picture may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How many pictures are decoded, and how many are scaled at once: the rest of the machine is for video.
+const DECODING: usize = 4;
+const SCALING: usize = 2;
+/// How long decoding one picture may take, with those that are before it.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A picture that could not be decoded is not tried again for so long.
 const FORGIVE: Duration = Duration::from_secs(5);
 
@@ -49,6 +50,7 @@ pub(super) enum StillError {
 pub(super) struct Stills {
     decode: Box<Decode>,
     streams: Mutex<Vec<(Weak<Stream>, Slot)>>,
+    decoding: Semaphore,
     scaling: Semaphore,
     /// Pictures decoded that were no JPEG.
     pub(super) decoded: AtomicU64,
@@ -94,13 +96,14 @@ impl Stills {
     }
 
     /// With another decoder than the transcoder.
-    fn with(
+    pub(super) fn with(
         decode: impl Fn(AccessUnit) -> BoxFuture<'static, Result<Bytes, Unavailable>> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             decode: Box::new(decode),
             streams: Mutex::default(),
-            scaling: Semaphore::new(AT_ONCE),
+            decoding: Semaphore::new(DECODING),
+            scaling: Semaphore::new(SCALING),
             decoded: AtomicU64::new(0),
             scaled: AtomicU64::new(0),
         })
@@ -148,6 +151,8 @@ impl Stills {
             (Some(jpeg), _) => (number, Still { jpeg, at, received }),
             (None, Some((newer, whole))) if *newer >= number => (*newer, whole.clone()),
             (None, _) => {
+                // A page with many cameras asks for all of them at once: each waits for its turn.
+                let _turn = self.decoding.acquire().await;
                 let late = |_| StillError::Broken("decoding the picture took too long".into());
                 let jpeg = tokio::time::timeout(PATIENCE, (self.decode)(unit)).await.map_err(late)??;
                 self.decoded.fetch_add(1, Ordering::Relaxed);

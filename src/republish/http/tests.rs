@@ -58,7 +58,7 @@ pub(super) fn state() -> HttpState {
 
 pub(super) struct Gateway {
     pub(super) state: HttpState,
-    router: Router,
+    pub(super) router: Router,
     /// Ends what lasts.
     pub(super) cancel: CancellationToken,
 }
