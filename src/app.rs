@@ -138,11 +138,11 @@ impl App {
             );
         }
 
+        let transcoder = Arc::default();
         let mut cameras = Cameras::new(Arc::clone(&bus), options, root.child_token());
         cameras.become_those(&config.cameras).await;
 
         let viewers = root.child_token();
-        let transcoder = Arc::default();
         let state = HttpState {
             outputs: http::Outputs::new(&bus, &transcoder, viewers.clone()),
             bus: Arc::clone(&bus),
