@@ -31,7 +31,9 @@ impl Caller {
 
 /// The client's address, behind proxies that are trusted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Client(pub(super) IpAddr);
+pub(super) struct Client {
+    pub(super) ip: IpAddr,
+}
 
 /// The host that the client asked for, as it may stand in a URL: a name, an IPv4 address or an IPv6 address in
 /// brackets; without a port.
@@ -138,7 +140,7 @@ async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<(), Box
         );
     }
     request.extensions_mut().insert(Caller(user));
-    request.extensions_mut().insert(Client(client));
+    request.extensions_mut().insert(Client { ip: client });
     request.extensions_mut().insert(host);
     Ok(())
 }

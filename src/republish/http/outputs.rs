@@ -59,8 +59,8 @@ impl Outputs {
             let detail = format!("there are {PER_ADDRESS} of these for this address already; close one");
             Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(10)
         };
-        let most = if state.trusts(client.0) { usize::MAX } else { PER_ADDRESS };
-        crowd.count(client.0, most).ok_or_else(full)
+        let most = if state.trusts(client.ip) { usize::MAX } else { PER_ADDRESS };
+        crowd.count(client.ip, most).ok_or_else(full)
     }
 
     /// How long an answer to this caller may last.
@@ -69,7 +69,7 @@ impl Outputs {
         // The user may have been removed since the request came.
         changed.mark_changed();
         let (access, cancel) = (Arc::clone(access), self.cancel.clone());
-        Stay { cancel, access, changed, client: client.0, user: caller.0.clone() }
+        Stay { cancel, access, changed, client: client.ip, user: caller.0.clone() }
     }
 }
 
