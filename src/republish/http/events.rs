@@ -15,6 +15,7 @@ use super::outputs::Stay;
 use super::problem::Problem;
 use crate::bus::{Bus, Event, EventId, EventKind};
 use crate::republish::crowd::Counted;
+use crate::transcode::Transcoder;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Query, State};
@@ -55,6 +56,7 @@ pub(super) fn routes() -> Router<HttpState> {
 #[derive(Debug)]
 pub(super) struct Board {
     bus: Arc<Bus>,
+    transcoder: Arc<Transcoder>,
     cancel: CancellationToken,
     live: broadcast::Sender<Bytes>,
     shown: Mutex<Shown>,
@@ -67,9 +69,9 @@ struct Shown {
 }
 
 impl Board {
-    pub(super) fn new(bus: &Arc<Bus>, cancel: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(bus: &Arc<Bus>, transcoder: &Arc<Transcoder>, cancel: CancellationToken) -> Arc<Self> {
         let (live, shown) = (broadcast::Sender::new(WAITING), Mutex::default());
-        Arc::new(Self { bus: Arc::clone(bus), cancel, live, shown })
+        Arc::new(Self { bus: Arc::clone(bus), transcoder: Arc::clone(transcoder), cancel, live, shown })
     }
 
     /// How many listen.
@@ -81,11 +83,16 @@ impl Board {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn cameras(&self) -> Vec<Camera> {
+        let renditions = self.transcoder.states();
+        self.bus.devices().iter().map(|device| Camera::of(device, &renditions)).collect()
+    }
+
     /// All cameras as they are now, and what follows.
     fn join(self: &Arc<Self>) -> (Vec<Bytes>, broadcast::Receiver<Bytes>) {
         let mut shown = self.shown();
         let live = self.live.subscribe();
-        let cameras: Vec<_> = self.bus.devices().iter().map(|device| Camera::of(device)).collect();
+        let cameras = self.cameras();
         let texts = cameras.iter().map(state).collect();
         if shown.task.as_ref().is_none_or(JoinHandle::is_finished) {
             let now = Instant::now();
@@ -118,7 +125,7 @@ impl Board {
         }
         let now = Instant::now();
         let mut next = now + PACE;
-        let cameras: Vec<_> = self.bus.devices().iter().map(|device| Camera::of(device)).collect();
+        let cameras = self.cameras();
         shown.cameras.retain(|name, _| {
             let stays = cameras.iter().any(|camera| camera.name() == name);
             if !stays {

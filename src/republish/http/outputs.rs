@@ -45,7 +45,7 @@ impl Outputs {
     pub fn new(bus: &Arc<Bus>, transcoder: &Arc<Transcoder>, cancel: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             stills: Stills::new(transcoder),
-            board: Board::new(bus, cancel.clone()),
+            board: Board::new(bus, transcoder, cancel.clone()),
             mjpeg: Arc::default(),
             listeners: Arc::default(),
             counted: Counters::default(),

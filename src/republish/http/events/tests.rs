@@ -189,7 +189,7 @@ async fn a_listener_that_does_not_read_is_closed_and_quiet_ones_are_kept() {
     assert_eq!(quiet.text().await.unwrap(), ": still here\n\n");
     assert_eq!(begin.elapsed(), QUIET);
     for _ in 0..=WAITING {
-        gateway.state.outputs.board.tell(state(&Camera::of(&gateway.front())));
+        gateway.state.outputs.board.tell(state(&Camera::of(&gateway.front(), &[])));
     }
     slow.state().await;
     assert!(slow.text().await.is_none());
