@@ -1,7 +1,7 @@
 //! Snapshots and multipart JPEG.
 
 use super::{Answer, ask, ask_from, jpegs};
-use crate::gateway::{Gateway, get, kill, ms, options, quick, seen, start};
+use crate::gateway::{Gateway, get, kill, ms, options, quick, seen, start, visitors};
 use crate::support::rtsp_client::Client;
 use crate::support::{PATIENCE, until};
 use bytes::Bytes;
@@ -276,5 +276,63 @@ async fn ffmpeg_reads_it() {
     assert!(output.status.success(), "{log}");
     let frames: Vec<_> = text.lines().filter(|line| line.starts_with("0,")).collect();
     assert_eq!(frames.len(), 12, "{text}{log}");
+    gateway.app.stop().await;
+}
+
+/// With our own executable for children.
+fn transcoding() -> Options {
+    let program = Some(env!("CARGO_BIN_EXE_fanlight").into());
+    Options { pace: quick(), linger: ms(300), program, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_codecs_become_jpeg_for_who_asks() {
+    let one = || CameraOptions { max_clients: Some(1), ..options(visitors, "127.0.2.6:0") };
+    let camera = start(one).await;
+    let entry = format!("  front: {{ source: \"{}\", on_demand: true }}\n", camera.url());
+    let gateway = Gateway::start(&entry, transcoding()).await;
+    let http = gateway.http();
+    // Asked for while it sleeps.
+    let mut watching = ask(http, MJPEG).await;
+    let whole = size(&picture(&mut watching).await);
+    let mut second = ask(http, &format!("{MJPEG}?width=160")).await;
+    assert_eq!(size(&picture(&mut second).await).0, 160);
+    for _ in 0..5 {
+        assert_eq!(size(&picture(&mut watching).await), whole);
+    }
+    drop((watching, second));
+    seen(&camera, "it is left", |counters| counters.open == 0).await;
+    let counters = camera.counters();
+    assert_eq!((counters.accepted, counters.refused), (1, 0), "{counters:?}");
+
+    let asked = (0..60).map(|_| async move {
+        let mut answer = ask(http, SNAPSHOT).await;
+        assert_eq!(answer.status(), 200, "{}", answer.head);
+        size(&answer.body().await)
+    });
+    assert!(join_all(asked).await.iter().all(|size| *size == whole));
+    assert_eq!(metric(http, "fanlight_stills_decoded_total").await, 1);
+    assert_eq!(camera.counters().accepted, 1, "no snapshot woke it");
+    gateway.app.stop().await;
+}
+
+/// Nothing on this machine makes JPEG of it: that is said, instead of an answer that never shows anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_said() {
+    let camera = start(|| options(visitors, "127.0.2.7:0")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = "about: a test's\nfrom: h264\nto: jpeg\ncandidates:\n  - about: none\n    launch: >\n      \
+                    appsrc name=in ! avdec_nothing ! jpegenc name=enc ! appsink name=out\n";
+    std::fs::write(folder.path().join("h264-to-jpeg.yaml"), pipeline).unwrap();
+    let options = Options { pipelines: Some(folder.path().to_owned()), ..transcoding() };
+    let gateway = Gateway::start(&format!("  front: {{ source: \"{}\" }}\n", camera.url()), options).await;
+    let stream = Arc::clone(gateway.app.bus().device("front").unwrap().main());
+    until("a picture is there", || stream.can_start()).await;
+    for path in [MJPEG, SNAPSHOT, MJPEG] {
+        let (status, text) = get(gateway.http(), path, "").await;
+        assert_eq!(status, 503, "{path}: {text}");
+        assert!(text.contains("avdec_nothing") && text.contains("\"detail\""), "{text}");
+    }
+    assert_eq!(gateway.camera("front").await["viewers"]["mjpeg"], 0);
     gateway.app.stop().await;
 }
