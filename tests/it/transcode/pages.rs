@@ -8,7 +8,7 @@ use fanlight::access::Access;
 use fanlight::bus::{Bus, Device, DeviceOptions, SubStream, Upstream};
 use fanlight::config::{Auth, Config};
 use fanlight::media::Codec;
-use fanlight::republish::http::{HttpState, Peer, router};
+use fanlight::republish::http::{HttpState, Outputs, Peer, router};
 use fanlight::transcode::{Pipelines, Transcoder, check};
 use http_body_util::BodyExt as _;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanlight");
@@ -41,13 +42,15 @@ async fn encoders_are_counted_and_shown_while_they_run() {
         upstream: Upstream::new(1),
         viewers: Arc::default(),
     }));
+    let transcoder = Arc::new(Transcoder::new(options()));
     let state = HttpState {
+        outputs: Outputs::new(&bus, &transcoder, CancellationToken::new()),
         bus,
         access: Arc::new(Access::new(Auth::None, Vec::new())),
         health: Arc::default(),
         rtsp: Arc::default(),
         rtsp_statistics: Arc::default(),
-        transcoder: Arc::new(Transcoder::new(options())),
+        transcoder,
         options: Arc::new(Config::default().http),
     };
     assert!(!get(&state, "/metrics").await.contains("fanlight_encoders{"));
