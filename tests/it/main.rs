@@ -14,5 +14,7 @@ mod program;
 mod rtsp_server;
 mod secure;
 mod support;
+mod transcode;
+mod web;
 mod webrtc;
 mod whep;

@@ -15,7 +15,7 @@ use fanlight::access::{Access, Auth, Role, User};
 use fanlight::bus::Bus;
 use fanlight::config::{self, Config, IceServer, Secret};
 use fanlight::republish::health::Health;
-use fanlight::republish::http::{HttpState, Limits, Site, Whep, WhepLimits, serve};
+use fanlight::republish::http::{HttpState, Limits, Outputs, Site, Whep, WhepLimits, serve};
 use fanlight::republish::webrtc::{Options, Server};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -84,13 +84,15 @@ impl Gateway {
     pub async fn start(rig: Rig) -> Self {
         let (bus, cancel) = (Bus::new(), CancellationToken::new());
         let webrtc = Server::bind(&["127.0.0.1:0".parse().unwrap()], rig.webrtc).unwrap();
+        let transcoder = Arc::default();
         let state = HttpState {
+            outputs: Outputs::new(&bus, &transcoder, cancel.clone()),
             bus: Arc::clone(&bus),
             access: Arc::clone(&rig.access),
             health: Arc::new(Health::default()),
             rtsp: Arc::from([]),
             rtsp_statistics: Arc::default(),
-            transcoder: Arc::default(),
+            transcoder,
             webrtc: Some(Arc::clone(&webrtc)),
             whep: Arc::new(Whep::new(rig.whep)),
             options: Arc::new(rig.http),

@@ -5,6 +5,9 @@
 //! | `/` | the status page |
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
+//! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |
+//! | `/v1/cameras/NAME/mjpeg` | pictures one after the other |
+//! | `/v1/events/stream` | what changes and happens, as server-sent events |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
 //! | `/v1/session` | who is signed in; POST signs in, DELETE out |
 //! | `POST /whep/NAME`, `/whep/NAME/sub`, `/NAME/whep` | WHEP: a WebRTC offer is answered; `PATCH`, `DELETE` one segment below |
@@ -16,15 +19,22 @@
 
 mod asked;
 mod cameras;
+mod events;
 mod guard;
 mod metrics;
+mod mjpeg;
+mod outputs;
 mod page;
 mod problem;
+mod scale;
 mod serve;
 mod session;
 mod signin;
+mod snapshot;
+mod stills;
 mod whep;
 
+pub use outputs::Outputs;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
 pub use whep::{Whep, WhepLimits};
@@ -69,6 +79,8 @@ pub struct HttpState {
     pub webrtc: Option<Arc<webrtc::Server>>,
     /// Its signalling.
     pub whep: Arc<Whep>,
+    /// Pictures, and answers that last.
+    pub outputs: Arc<Outputs>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }
@@ -111,6 +123,9 @@ pub fn router(state: HttpState) -> Router {
         .merge(signin::routes())
         .merge(session::routes())
         .merge(cameras::routes())
+        .merge(snapshot::routes())
+        .merge(mjpeg::routes())
+        .merge(events::routes())
         .merge(whep::routes());
     guarded(router, state)
 }

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+/// Bytes that may wait in the kernel for a slow client: pictures older than that are not worth it.
+const UNSENT: u32 = 128 << 10;
 /// How long a client may leave what we sent unacknowledged.
 const GONE: Duration = Duration::from_secs(45);
 
@@ -163,10 +165,11 @@ async fn connection(
     }
 }
 
-/// Answers are small and written whole; a client that is gone without a word is noticed.
+/// Answers are written whole; a client that is gone without a word is noticed.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_user_timeout(Some(GONE))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE).with_interval(GONE / 9).with_retries(3))
 }
@@ -184,6 +187,15 @@ mod tests {
         tasks: TaskTracker,
     }
 
+    /// Goes on for a while, with long pauses.
+    async fn lasting() -> Body {
+        let piece = |number: u32| async move {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            (number < 10).then_some((Ok::<_, std::convert::Infallible>("piece "), number + 1))
+        };
+        Body::from_stream(futures::stream::unfold(0, piece))
+    }
+
     async fn start(limits: Limits) -> Running {
         start_with(limits, None).await
     }
@@ -196,6 +208,7 @@ mod tests {
         let router = Router::new()
             .route("/", axum::routing::get(|| async { "hello" }))
             .route("/hang", axum::routing::get(hanging))
+            .route("/last", axum::routing::get(lasting))
             .route(
                 "/secure",
                 axum::routing::get(async |secure: Option<Extension<OverTls>>| secure.is_some().to_string()),
@@ -226,6 +239,16 @@ mod tests {
         let mut idle = send(running.address, REQUEST).await;
         assert!(first(&mut idle).await > 0);
         assert_eq!(first(&mut idle).await, 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_lasts_is_not_cut() {
+        let running = start(Limits { head_time: Duration::from_millis(50), ..Limits::default() }).await;
+        let mut lasting = send(running.address, "GET /last HTTP/1.1\r\nHost: fan\r\n\r\n").await;
+        let mut text = String::new();
+        // Idle after the answer, the connection is closed.
+        tokio::time::timeout(Duration::from_secs(10), lasting.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert_eq!((text.matches("piece ").count(), text.ends_with("0\r\n\r\n")), (10, true), "{text}");
     }
 
     #[tokio::test]

@@ -7,9 +7,10 @@ use axum::http::Request;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-fn device(name: &str) -> Arc<Device> {
+pub(super) fn device(name: &str) -> Arc<Device> {
     Device::new(DeviceOptions {
         name: name.into(),
         family: "rtsp",
@@ -25,7 +26,7 @@ fn online(name: &str) -> Arc<Device> {
     let video = TrackInfo {
         codec: Codec::H264,
         clock_rate: 90_000,
-        format: Format::Video(VideoFormat { width: 1280, height: 720, ..VideoFormat::default() }),
+        format: Format::Video(VideoFormat { width: 1280, height: 720, pixel_aspect: (4, 3), ..VideoFormat::default() }),
     };
     let audio = TrackInfo { codec: Codec::Pcmu, clock_rate: 8000, format: Format::Audio(AudioFormat::default()) };
     let ids = device.main().announce(&[video.clone(), audio]);
@@ -58,6 +59,8 @@ pub(super) fn state() -> HttpState {
 pub(super) struct Gateway {
     pub(super) state: HttpState,
     pub(super) router: Router,
+    /// Ends what lasts.
+    pub(super) cancel: CancellationToken,
 }
 
 pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
@@ -66,6 +69,9 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
     let health = Arc::new(Health::default());
     std::mem::forget(health.listener("http", ([127, 0, 0, 1], 8484).into()));
     let rtsp = Arc::from([SocketAddr::from(([0, 0, 0, 0], 18554))]);
+    let transcoder = Arc::default();
+    let cancel = CancellationToken::new();
+    let outputs = Outputs::new(&bus, &transcoder, cancel.clone());
     let state = HttpState {
         bus,
         access: Arc::new(access),
@@ -73,34 +79,35 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
         rtsp,
         rtsp_statistics: Arc::default(),
         webrtc: None,
-        transcoder: Arc::default(),
+        transcoder,
         // Tables of tests ask more than any viewer.
         whep: Arc::new(Whep::new(WhepLimits { offers: 100_000, changes: 100_000, ..WhepLimits::default() })),
+        outputs,
         options: Arc::new(options),
     };
-    Gateway { router: router(state.clone()), state }
+    Gateway { router: router(state.clone()), state, cancel }
 }
 
-fn gateway() -> Gateway {
+pub(super) fn gateway() -> Gateway {
     gateway_with(options(), testing::users())
 }
 
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: axum::http::HeaderMap,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn problem(&self, status: u16) -> String {
+    pub(super) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.header("content-type"), "application/problem+json");
         let json = self.json();
@@ -117,7 +124,8 @@ async fn answer(response: Response) -> Answer {
 }
 
 impl Gateway {
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    /// The answer as it begins.
+    pub(super) async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "fan.lan:8484");
@@ -127,14 +135,18 @@ impl Gateway {
         }
         let mut request = request.body(Body::empty()).unwrap();
         request.extensions_mut().insert(Peer(([192, 0, 2, 9], 40_000).into()));
-        answer(self.router.clone().oneshot(request).await.unwrap()).await
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        answer(self.open(method, path, headers).await).await
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[("authorization", testing::ADMIN)]).await
     }
 
-    fn front(&self) -> Arc<Device> {
+    pub(super) fn front(&self) -> Arc<Device> {
         self.state.bus.device("front").unwrap()
     }
 }
@@ -155,13 +167,14 @@ async fn a_camera_is_described_as_promised() {
         json,
         serde_json::json!({
             "name": "front", "family": "rtsp", "state": "online", "reason": null, "reason_code": null, "since": null,
+            "on_demand": false, "sub": true,
             "tracks": [
-                { "stream": "front", "kind": "video", "codec": "h264", "width": 1280, "height": 720, "fps": 25.0,
-                  "native": true },
-                { "stream": "front", "kind": "audio", "codec": "pcmu", "width": null, "height": null, "fps": null,
-                  "native": true },
-                { "stream": "front/sub", "kind": "video", "codec": "h264", "width": null, "height": null, "fps": 0.0,
-                  "native": true }
+                { "stream": "front", "kind": "video", "codec": "h264", "width": 1280, "height": 720,
+                  "pixel_aspect": [4, 3], "fps": 25.0, "native": true },
+                { "stream": "front", "kind": "audio", "codec": "pcmu", "width": null, "height": null,
+                  "pixel_aspect": null, "fps": null, "native": true },
+                { "stream": "front/sub", "kind": "video", "codec": "h264", "width": null, "height": null,
+                  "pixel_aspect": null, "fps": 0.0, "native": true }
             ],
             "upstream_connections": 0, "upstream_limit": 3, "viewers": { "rtsp": 2, "webrtc": 0, "mjpeg": 0 },
             "frames": 26, "bytes": 260, "lost": 0, "last_frame_age_ms": null, "commands": []
@@ -230,7 +243,7 @@ async fn foreign_errors_and_panics_become_problems_too() {
         .route("/plain", routing::get(|| async { (StatusCode::UNSUPPORTED_MEDIA_TYPE, "only JSON, please") }))
         .route("/bare", routing::get(|| async { StatusCode::UNSUPPORTED_MEDIA_TYPE }))
         .route("/ours", routing::get(|| async { (StatusCode::BAD_GATEWAY, "internal detail") }));
-    let gateway = Gateway { router: guarded(routes, state.clone()), state };
+    let gateway = Gateway { router: guarded(routes, state.clone()), state, cancel: CancellationToken::new() };
     assert!(!gateway.get("/panic").await.problem(500).contains("secret"));
     assert_eq!(gateway.get("/plain").await.problem(415), "only JSON, please");
     assert_eq!(gateway.get("/bare").await.problem(415), "this path does not take a body of that content type");
@@ -392,6 +405,9 @@ async fn metrics_count() {
         "fanlight_upstream_limit{camera=\"front\"} 3",
         "fanlight_rtsp_dropped_total 4",
         "fanlight_viewers{camera=\"front\",kind=\"rtsp\"} 3",
+        "fanlight_viewers{camera=\"front\",kind=\"mjpeg\"} 0",
+        "fanlight_mjpeg_pictures_total 0",
+        "fanlight_event_listeners 0",
     ] {
         assert!(answer.body.lines().any(|written| written == line), "{line} in\n{}", answer.body);
     }
@@ -564,11 +580,11 @@ pub(super) mod testing {
         LIST.get_or_init(|| vec![user("admin", Role::Admin), user("viewer", Role::Viewer)]).clone()
     }
 
-    pub(super) fn users() -> Access {
+    pub(in super::super) fn users() -> Access {
         Access::new(Auth::Users, list())
     }
 
-    pub(super) fn open() -> Access {
+    pub(in super::super) fn open() -> Access {
         Access::new(Auth::None, Vec::new())
     }
 }
