@@ -39,10 +39,13 @@ impl Default for Wishes {
     }
 }
 
+/// Each with its SSRC.
+type Tracks = Arc<Mutex<Vec<(Kind, u32, Arc<dyn TrackRemote>)>>>;
+
 struct Handler {
     gathered: watch::Sender<bool>,
     packets: mpsc::UnboundedSender<(Kind, Packet)>,
-    tracks: Arc<Mutex<Vec<(Kind, u32, Arc<dyn TrackRemote>)>>>,
+    tracks: Tracks,
 }
 
 #[async_trait::async_trait]
@@ -77,7 +80,7 @@ pub struct Viewer {
     pub offer: String,
     tcp: bool,
     packets: mpsc::UnboundedReceiver<(Kind, Packet)>,
-    tracks: Arc<Mutex<Vec<(Kind, u32, Arc<dyn TrackRemote>)>>>,
+    tracks: Tracks,
     /// Packets of pictures so far, by sequence number from the first one.
     pub seen: BTreeMap<u16, Instant>,
 }
@@ -158,7 +161,7 @@ impl Viewer {
 
     /// A new offer that restarts ICE.
     pub async fn restart(&mut self) {
-        let options = RTCOfferOptions { ice_restart: true, ..RTCOfferOptions::default() };
+        let options = RTCOfferOptions { ice_restart: true };
         let offer = self.peer.create_offer(Some(options)).await.unwrap();
         self.offer = offer.sdp.clone();
         self.peer.set_local_description(offer).await.unwrap();
