@@ -84,10 +84,18 @@ fn plan(device: &Device, audio: bool) -> Plan {
     }
 }
 
+/// What went to the viewer.
+#[derive(Default)]
+struct Counts {
+    carried: AtomicUsize,
+    dropped: AtomicUsize,
+    alerts: AtomicUsize,
+}
+
 /// A router between viewers and the gateway: all comes from its own address, and some of it is lost.
 struct Relay {
     address: SocketAddr,
-    counts: Arc<(AtomicUsize, AtomicUsize)>,
+    counts: Arc<Counts>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -97,7 +105,7 @@ impl Relay {
         let outside = UdpSocket::bind("127.0.0.2:0").await.unwrap();
         let inside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = outside.local_addr().unwrap();
-        let counts: Arc<(AtomicUsize, AtomicUsize)> = Arc::default();
+        let counts: Arc<Counts> = Arc::default();
         let counted = Arc::clone(&counts);
         let task = tokio::spawn(async move {
             let (mut viewer, mut media) = (None, 0);
@@ -113,9 +121,10 @@ impl Relay {
                         let is_media = packet[0] >= 128 && !(192..=223).contains(&packet[1]);
                         media += usize::from(is_media);
                         if is_media && loss > 0 && media % loss == 0 {
-                            counted.1.fetch_add(1, Ordering::Relaxed);
+                            counted.dropped.fetch_add(1, Ordering::Relaxed);
                         } else if let Some(viewer) = viewer {
-                            counted.0.fetch_add(1, Ordering::Relaxed);
+                            counted.carried.fetch_add(1, Ordering::Relaxed);
+                            counted.alerts.fetch_add(usize::from(packet[0] == 21), Ordering::Relaxed);
                             let _ = outside.send_to(packet, viewer).await;
                         }
                     }
@@ -136,11 +145,16 @@ impl Relay {
     }
 
     fn carried(&self) -> usize {
-        self.counts.0.load(Ordering::Relaxed)
+        self.counts.carried.load(Ordering::Relaxed)
+    }
+
+    /// DTLS alerts for the viewer (RFC 6347 section 4.1: content type 21).
+    fn alerts(&self) -> usize {
+        self.counts.alerts.load(Ordering::Relaxed)
     }
 
     fn dropped(&self) -> usize {
-        self.counts.1.load(Ordering::Relaxed)
+        self.counts.dropped.load(Ordering::Relaxed)
     }
 }
 

@@ -19,6 +19,12 @@ fn begins(payload: &[u8]) -> Option<u32> {
     }
 }
 
+/// Reads to the end of the picture of that number.
+async fn through(viewer: &mut Viewer, number: u32) {
+    while begins(&viewer.video().await.payload) != Some(number) {}
+    while !viewer.video().await.header.marker {}
+}
+
 #[tokio::test]
 async fn a_viewer_gets_the_cached_key_picture_first_then_pictures_and_sound() {
     let gateway = Gateway::start();
@@ -141,7 +147,7 @@ async fn viewers_stay_while_the_camera_is_away_and_go_on_with_its_next_key_pictu
     camera.pictures(10);
     let mut viewer = Viewer::new(Wishes::default()).await;
     let session = gateway.view(&viewer, &camera.device).await;
-    while begins(&viewer.video().await.payload) != Some(9) {}
+    through(&mut viewer, 9).await;
     camera.stream.interrupt();
     assert!(viewer.packets_for(Duration::from_millis(1_500)).await.is_empty());
     camera.now = camera.now + Duration::from_secs(3);
@@ -149,6 +155,25 @@ async fn viewers_stay_while_the_camera_is_away_and_go_on_with_its_next_key_pictu
     camera.pictures(3);
     let first = viewer.video().await;
     assert_eq!(&first.payload[..], SPS);
-    while begins(&viewer.video().await.payload) != Some(27) {}
+    through(&mut viewer, 27).await;
+    assert!(!session.closed().is_cancelled());
+}
+
+#[tokio::test]
+async fn a_wish_for_a_key_picture_of_a_camera_breaks_nothing() {
+    let gateway = Gateway::start();
+    let mut camera = gateway.camera("porch", false);
+    camera.pictures(5);
+    let camera = camera.run();
+    let mut viewer = Viewer::new(Wishes::default()).await;
+    let session = gateway.view(&viewer, &camera.device).await;
+    viewer.video().await;
+    // A camera cannot be asked; nothing breaks and pictures go on in their order.
+    viewer.want_key().await;
+    let mut numbers = Vec::new();
+    while numbers.len() < 30 {
+        numbers.extend(begins(&viewer.video().await.payload));
+    }
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
     assert!(!session.closed().is_cancelled());
 }
