@@ -15,6 +15,7 @@ use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
 use crate::republish::http::{self, HttpState, Site};
 use crate::republish::rtsp;
+use crate::transcode::{self, Transcoder};
 use arc_swap::ArcSwap;
 use cameras::Cameras;
 use serde::Serialize;
@@ -38,13 +39,24 @@ pub struct Options {
     pub pace: Pace,
     /// How long to wait for a device's answers and media.
     pub patience: Patience,
-    /// How long a device on demand stays connected after its last viewer left.
+    /// How long a device on demand stays connected after its last viewer left, and an encoder goes on.
     pub linger: Duration,
+    /// The program whose children encode; by default our own executable.
+    pub program: Option<PathBuf>,
+    /// The folder whose files replace the pipelines that are part of the program.
+    pub pipelines: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ports_file: None, pace: Pace::default(), patience: Patience::default(), linger: LINGER }
+        Self {
+            ports_file: None,
+            pace: Pace::default(),
+            patience: Patience::default(),
+            linger: LINGER,
+            program: None,
+            pipelines: None,
+        }
     }
 }
 
@@ -138,6 +150,12 @@ impl App {
             );
         }
 
+        let transcoder = Arc::new(Transcoder::new(transcode::Options {
+            program: options.program.clone().unwrap_or_else(transcode::own_program),
+            pipelines: options.pipelines.clone(),
+            linger: options.linger,
+            ..transcode::Options::default()
+        }));
         let mut cameras = Cameras::new(Arc::clone(&bus), options, root.child_token());
         cameras.become_those(&config.cameras).await;
 
@@ -147,7 +165,7 @@ impl App {
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
             rtsp_statistics: rtsp.statistics(),
-            transcoder: Arc::default(),
+            transcoder,
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));
@@ -196,6 +214,9 @@ impl App {
         self.state.access.replace(config.auth, config.users.clone());
         let state = HttpState { options: Arc::new(config.http.clone()), ..self.state.clone() };
         self.site.store(Arc::new(Site::new(state)));
+        if let Err(mistakes) = self.state.transcoder.reload() {
+            mistakes.iter().for_each(|mistakes| tracing::error!("{mistakes}; the pipelines stay as they were"));
+        }
         self.cameras.become_those(&config.cameras).await;
         self.state.health.set_config_ok(true);
         tracing::info!(cameras = config.cameras.len(), "the configuration was read again");
@@ -208,7 +229,7 @@ impl App {
         if tokio::time::timeout(VIEWERS, self.serving.wait()).await.is_err() {
             tracing::warn!(left = self.serving.len(), "some viewers did not take the goodbye in time");
         }
-        self.cameras.stop().await;
+        tokio::join!(self.cameras.stop(), self.state.transcoder.stop());
         self.root.cancel();
         tracing::info!("stopped");
     }

@@ -7,6 +7,7 @@ use fanlight::app::{App, Options, StartError, healthcheck};
 use fanlight::config::{self, Config};
 use fanlight::simulate;
 use fanlight::simulate::demo::{Demo, Reach};
+use fanlight::transcode::{self, Pipelines};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         viewer: bool,
     },
+    /// An encoder's own process, started by `run`.
+    #[command(hide = true)]
+    Rendition,
     /// Exit 0 if the running gateway answers /readyz; for containers.
     Healthcheck {
         #[command(flatten)]
@@ -93,6 +97,11 @@ impl ConfigFile {
     fn find(&self) -> Option<PathBuf> {
         config::find(self.file.as_deref())
     }
+
+    /// The folder whose pipelines replace those of the program.
+    fn pipelines(&self) -> Option<PathBuf> {
+        self.find().map(|file| file.parent().unwrap_or(Path::new("")).join("pipelines"))
+    }
 }
 
 const CONFIGURATION: u8 = 1;
@@ -117,6 +126,7 @@ fn main() -> ExitCode {
         }
         Command::Check { config } => check(&config),
         Command::Password { name, viewer } => print_user(&name, viewer),
+        Command::Rendition => transcode::child::run().map_err(Into::into),
         Command::Healthcheck { config } => health(&config).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -213,7 +223,14 @@ fn load(arguments: &Run) -> Option<Config> {
         return with_first_admin(Config::default(), arguments.state_directory.as_deref());
     };
     let name = file.display().to_string();
+    let pipelines = Pipelines::load(arguments.config.pipelines().as_deref());
+    for mistakes in pipelines.as_ref().err().into_iter().flatten() {
+        for mistake in &mistakes.list {
+            tracing::error!("{}", mistake.in_file(&mistakes.file));
+        }
+    }
     match config::load(&file) {
+        Ok(_) if pipelines.is_err() => None,
         Ok(config) => {
             tracing::info!(file = name, cameras = config.cameras.len(), users = config.users.len(), "configuration");
             for warning in &config.warnings {
@@ -272,7 +289,8 @@ fn run(arguments: Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::new()?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let options = Options { ports_file: arguments.ports_file.clone(), ..Options::default() };
+    let pipelines = arguments.config.pipelines();
+    let options = Options { ports_file: arguments.ports_file.clone(), pipelines, ..Options::default() };
     let mut app = match App::start(config, options).await {
         Ok(app) => app,
         Err(error @ StartError::Port(_)) => {
@@ -361,25 +379,40 @@ fn check(config: &ConfigFile) -> anyhow::Result<ExitCode> {
     let Some(file) = config.find() else {
         return Err(anyhow!("there is no ./fanlight.yaml and no /etc/fanlight/fanlight.yaml; name one with --config"));
     };
-    match config::load(&file) {
+    let pipelines = Pipelines::load(config.pipelines().as_deref());
+    let config = config::load(&file);
+    match &config {
         Ok(config) => {
             for warning in &config.warnings {
                 complain(&warning.in_file(&file.display().to_string()).to_string());
             }
-            let count = config.cameras.len();
-            writeln!(
-                io::stdout(),
-                "{}: no mistakes, {count} camera{}",
-                file.display(),
-                if count == 1 { "" } else { "s" }
-            )?;
-            Ok(ExitCode::SUCCESS)
         }
-        Err(mistakes) => {
-            complain(&mistakes.to_string());
-            Ok(ExitCode::from(CONFIGURATION))
-        }
+        Err(mistakes) => complain(&mistakes.to_string()),
     }
+    let sound = match pipelines {
+        Ok(pipelines) => check_pipelines(&pipelines)?,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistakes| complain(&mistakes.to_string()));
+            false
+        }
+    };
+    let Ok(config) = config else { return Ok(ExitCode::from(CONFIGURATION)) };
+    if !sound {
+        return Ok(ExitCode::from(CONFIGURATION));
+    }
+    let count = config.cameras.len();
+    writeln!(io::stdout(), "{}: no mistakes, {count} camera{}", file.display(), if count == 1 { "" } else { "s" })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds all pipelines and tells what is wrong; false if something is that cannot work anywhere.
+fn check_pipelines(pipelines: &Pipelines) -> anyhow::Result<bool> {
+    let program = transcode::own_program();
+    let findings = runtime()?.block_on(transcode::check(&program, pipelines)).map_err(|text| anyhow!(text))?;
+    for finding in &findings {
+        complain(&format!("{}: {}", finding.place, finding.text));
+    }
+    Ok(findings.iter().all(|finding| !finding.mistake))
 }
 
 fn print_user(name: &str, viewer: bool) -> anyhow::Result<ExitCode> {

@@ -180,6 +180,20 @@ pub(crate) fn load_users(path: &Path) -> Result<Vec<User>, Mistakes> {
     parse_with(&name, &text, base, &|name| std::env::var(name).ok(), sections::only_users).map(|(users, _)| users)
 }
 
+/// Reads a YAML file that is no configuration with the same care; `${NAME}` means nothing in it.
+///
+/// # Errors
+/// All mistakes, each with its place.
+pub(crate) fn load_other<T>(path: &Path, read: impl Fn(Fields<'_, '_>) -> T) -> Result<T, Mistakes> {
+    let (name, text) = read_file(path)?;
+    parse_other(&name, &text, read)
+}
+
+/// The same for a text that is there already.
+pub(crate) fn parse_other<T>(name: &str, text: &str, read: impl Fn(Fields<'_, '_>) -> T) -> Result<T, Mistakes> {
+    parse_with(name, text, Path::new(""), &|_| None, read).map(|(value, _)| value)
+}
+
 /// The name and the text of a file.
 fn read_file(path: &Path) -> Result<(String, String), Mistakes> {
     let file = path.display().to_string();
