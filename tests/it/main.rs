@@ -13,3 +13,4 @@ mod players;
 mod program;
 mod rtsp_server;
 mod support;
+mod transcode;

@@ -1,0 +1,76 @@
+//! Renditions and stills: real encoders in real children. One test at a time: they share two cores with everything else.
+
+mod clip;
+mod life;
+mod renditions;
+mod stills;
+mod trouble;
+
+use crate::support::PATIENCE;
+use fanlight::bus::{Reader, Stream, Want};
+use fanlight::media::AccessUnit;
+use fanlight::transcode::{Options, Transcoder};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
+
+/// Held by each test while it encodes.
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// Children of the program itself, and a short linger.
+fn options() -> Options {
+    Options {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_fanlight")),
+        linger: Duration::from_millis(300),
+        ..Options::default()
+    }
+}
+
+/// A reader that begins when there is a picture to begin with.
+async fn watch(stream: &Arc<Stream>) -> Reader {
+    assert!(timeout(PATIENCE, stream.ready()).await.expect("a first picture"), "the stream ended");
+    stream.subscribe(Want::All)
+}
+
+async fn take(reader: &mut Reader, count: usize) -> Vec<AccessUnit> {
+    let mut units = Vec::new();
+    while units.len() < count {
+        let next = timeout(PATIENCE, reader.next()).await.expect("another unit in time");
+        units.push(next.expect("the stream goes on").1);
+    }
+    units
+}
+
+/// The processes that encode for this one, by what their `/proc` says.
+fn children() -> Vec<i32> {
+    let me = std::process::id() as i32;
+    let all = procfs::process::all_processes().unwrap().flatten();
+    let stats = all.filter_map(|process| Some((process.pid, process.stat().ok()?, process.cmdline().ok()?)));
+    stats
+        .filter(|(_, stat, line)| stat.ppid == me && line.get(1).is_some_and(|word| word == "rendition"))
+        .map(|(pid, ..)| pid)
+        .collect()
+}
+
+/// Children that ended and were not asked how.
+fn zombies() -> usize {
+    let me = std::process::id() as i32;
+    let all = procfs::process::all_processes().unwrap().flatten();
+    all.filter_map(|process| process.stat().ok())
+        .filter(|stat| stat.ppid == me && stat.state == 'Z' && stat.comm.starts_with("fanlight"))
+        .count()
+}
+
+fn signal(pid: i32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn transcoder() -> Transcoder {
+    Transcoder::new(options())
+}
