@@ -67,7 +67,8 @@ pub fn run() -> Result<ExitCode, ChildError> {
         match job.task {
             Task::Encode => return encode(&job, &input, &output),
             Task::Check => {
-                let verdict = |launch: &String| Graph::build(launch, "").map_or_else(|verdict| verdict, |_| Verdict::default());
+                let verdict =
+                    |launch: &String| Graph::build(launch, "").map_or_else(|verdict| verdict, |_| Verdict::default());
                 output.report(&Report::Candidates(job.launches.iter().map(verdict).collect()));
             }
             Task::Still => still(&job, &input, &output),

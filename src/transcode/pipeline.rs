@@ -28,7 +28,8 @@ const EMBEDDED: &[(&str, &str)] = &[
 ];
 
 /// Numbers that are worked out for each track and may stand in a description as `{name}`.
-const WORKED_OUT: &[&str] = &["kbps", "bps", "key_interval", "width", "height", "crop_right", "crop_bottom", "channels"];
+const WORKED_OUT: &[&str] =
+    &["kbps", "bps", "key_interval", "width", "height", "crop_right", "crop_bottom", "channels"];
 
 /// One way to make one codec of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,9 +118,8 @@ impl Default for Pipelines {
 fn strangers(folder: &Path) -> Vec<Mistakes> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut strange: Vec<_> = names
-        .filter(|name| name.ends_with(".yaml") && EMBEDDED.iter().all(|(known, _)| known != name))
-        .collect();
+    let mut strange: Vec<_> =
+        names.filter(|name| name.ends_with(".yaml") && EMBEDDED.iter().all(|(known, _)| known != name)).collect();
     strange.sort();
     let known: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
     let text = format!("replaces nothing; the names are {}", known.join(", "));
@@ -217,9 +217,10 @@ fn candidate(context: &Context<'_>, node: &Node, values: &BTreeMap<String, u32>)
 
 /// The names in braces.
 fn placeholders(launch: &str) -> impl Iterator<Item = Result<&str, ()>> {
-    launch.split('{').skip(1).map(|rest| {
-        rest.split_once('}').map(|(name, _)| name).filter(|name| is_name(name)).ok_or(())
-    })
+    launch
+        .split('{')
+        .skip(1)
+        .map(|rest| rest.split_once('}').map(|(name, _)| name).filter(|name| is_name(name)).ok_or(()))
 }
 
 impl Pipeline {
@@ -342,7 +343,10 @@ mod tests {
     fn mistakes_are_shown_at_their_place() {
         let good = "about: a\nfrom: jpeg\nto: h264\nvalues: { x: 1 }\ncandidates:\n- about: b\n  launch: appsrc name=in ! y a={x} name=enc ! appsink name=out\n";
         assert!(config::parse_other("x", good, |fields| read(fields, "jpeg-to-h264.yaml", "x")).unwrap().is_some());
-        assert_eq!(mistakes(&good.replace("{ x: 1 }", "{ x: 1.5 }"))[0], "4:15: expected a whole number from 0 to 1000000000, found \"1.5\"");
+        assert_eq!(
+            mistakes(&good.replace("{ x: 1 }", "{ x: 1.5 }"))[0],
+            "4:14: expected a whole number from 0 to 1000000000, found \"1.5\""
+        );
         assert!(mistakes(&good.replace("{x}", "{y}"))[0].starts_with("7:11: {y} is neither"));
         assert!(mistakes(&good.replace("{x}", "{x"))[0].contains("must be followed"));
         assert_eq!(mistakes(&good.replace("name=enc", ""))[0], "7:11: the encoder must have `name=enc`");

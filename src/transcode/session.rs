@@ -172,7 +172,8 @@ impl<'a> Session<'a> {
         };
         drop((input, output));
         let played = made.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let complete = |failure: Failure| Failure { candidate: made.candidate, worked: made.since.is_some(), played, ..failure };
+        let complete =
+            |failure: Failure| Failure { candidate: made.candidate, worked: made.since.is_some(), played, ..failure };
         match ending {
             Ok(Ending::Failed(failure)) => {
                 process.stop().await;
@@ -184,7 +185,8 @@ impl<'a> Session<'a> {
             }
             Err(Read::Candidates(verdicts)) => {
                 process.stop().await;
-                none_works(verdicts).unwrap_or_else(|text| Ending::Failed(complete(Failure { told: true, ..failed(text) })))
+                none_works(verdicts)
+                    .unwrap_or_else(|text| Ending::Failed(complete(Failure { told: true, ..failed(text) })))
             }
             Err(Read::Failed(text)) => {
                 process.stop().await;
@@ -344,7 +346,9 @@ impl<'a> Session<'a> {
                         Err(error) => Read::Nonsense(error.to_string()),
                     };
                 }
-                Ok(Some(Frame::Job(_) | Frame::Key)) => return Read::Nonsense("a message of the wrong direction".into()),
+                Ok(Some(Frame::Job(_) | Frame::Key)) => {
+                    return Read::Nonsense("a message of the wrong direction".into());
+                }
                 Ok(None) => return Read::Gone,
                 Err(error) => return Read::Nonsense(error.to_string()),
             }
@@ -357,7 +361,11 @@ impl<'a> Session<'a> {
         let Some(number) = candidate else { return };
         let about = self.pipeline.candidates.get(number).map_or("", |candidate| &candidate.about);
         if lock(&self.shared.known).told.insert((self.pipeline.name(), number)) {
-            tracing::info!(candidate = about, "encoding; this is the first candidate of {} that works here", self.pipeline.file);
+            tracing::info!(
+                candidate = about,
+                "encoding; this is the first candidate of {} that works here",
+                self.pipeline.file
+            );
         } else {
             tracing::debug!(candidate = about, "encoding");
         }

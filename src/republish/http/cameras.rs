@@ -5,6 +5,7 @@ use super::guard::{AskedHost, Caller};
 use super::problem::Problem;
 use crate::bus::{CommandError, Device, State as DeviceState, Stream, Totals};
 use crate::media::{Kind, TrackInfo};
+use crate::transcode::RenditionState;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -60,7 +61,11 @@ struct Track {
     width: Option<u32>,
     height: Option<u32>,
     fps: Option<f64>,
+    /// As the device sends it; otherwise somebody watches it in another coding.
     native: bool,
+    /// Why somebody who wants it does not get it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +82,7 @@ struct CommandName {
 }
 
 impl Camera {
-    fn of(device: &Device) -> Self {
+    fn of(device: &Device, renditions_of_all: &[RenditionState]) -> Self {
         let status = device.status();
         let (reason, reason_code) = match status.reason {
             Some(reason) => (Some(reason.text), Some(reason.code.name())),
@@ -95,7 +100,11 @@ impl Camera {
             reason,
             reason_code,
             since: rfc3339(status.since),
-            tracks: streams.iter().flat_map(|(stream, totals)| tracks(stream, totals)).collect(),
+            tracks: streams
+                .iter()
+                .flat_map(|(stream, totals)| tracks(stream, totals))
+                .chain(renditions(device, renditions_of_all))
+                .collect(),
             upstream_connections: device.upstream().open(),
             upstream_limit: device.upstream().limit(),
             viewers: Viewers {
@@ -125,8 +134,24 @@ fn tracks(stream: &Stream, totals: &Totals) -> Vec<Track> {
         height: info.video().map(|video| video.height).filter(|&height| height > 0),
         fps: (info.kind() == Kind::Video).then(|| (totals.frame_rate * 10.0).round() / 10.0),
         native: true,
+        reason: None,
     };
     stream.tracks().iter().map(|(_, info)| track(info)).collect()
+}
+
+/// The renditions of a device's streams that run, or cannot although somebody wants them.
+fn renditions<'a>(device: &'a Device, states: &'a [RenditionState]) -> impl Iterator<Item = Track> + 'a {
+    let own = |state: &&RenditionState| device.streams().any(|stream| stream.path() == state.source);
+    states.iter().filter(own).filter(|state| state.running || state.trouble.is_some()).map(|state| Track {
+        stream: state.source.clone(),
+        kind: state.info.kind().name(),
+        codec: state.info.codec.name(),
+        width: state.info.video().map(|video| video.width).filter(|&width| width > 0),
+        height: state.info.video().map(|video| video.height).filter(|&height| height > 0),
+        fps: (state.info.kind() == Kind::Video).then(|| (state.frame_rate * 10.0).round() / 10.0),
+        native: false,
+        reason: state.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+    })
 }
 
 /// A wall-clock time to the second, as RFC 3339 has it, in UTC.
@@ -135,11 +160,12 @@ fn rfc3339(at: SystemTime) -> String {
 }
 
 async fn list(State(state): State<HttpState>) -> Json<List> {
-    Json(List { cameras: state.bus.devices().iter().map(|device| Camera::of(device)).collect() })
+    let renditions = state.transcoder.states();
+    Json(List { cameras: state.bus.devices().iter().map(|device| Camera::of(device, &renditions)).collect() })
 }
 
 async fn one(State(state): State<HttpState>, Path(name): Path<String>) -> Result<Json<Camera>, Problem> {
-    Ok(Json(Camera::of(&*find(&state, &name)?)))
+    Ok(Json(Camera::of(&*find(&state, &name)?, &state.transcoder.states())))
 }
 
 fn find(state: &HttpState, name: &str) -> Result<Arc<Device>, Problem> {

@@ -3,6 +3,7 @@
 use super::HttpState;
 use crate::bus::State as DeviceState;
 use crate::republish::rtsp::Statistics;
+use crate::transcode::RenditionState;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -56,6 +57,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let mut text = Text::default();
     program(&mut text, &state);
     cameras(&mut text, &state);
+    encoders(&mut text, &state.transcoder.states());
     rtsp(&mut text, &state.rtsp_statistics);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
@@ -121,6 +123,31 @@ fn cameras(text: &mut Text, state: &HttpState) {
             .map(|(kind, count)| ([("camera", device.name()), ("kind", kind)], count.load(Ordering::Relaxed) as f64))
     });
     text.metric("fanlight_viewers", Gauge, "Who watches.", viewers);
+}
+
+/// Labels say the camera and what is made of which of its streams.
+fn encoders(text: &mut Text, states: &[RenditionState]) {
+    use Type::{Counter, Gauge};
+    let names: Vec<(&str, String)> = states
+        .iter()
+        .map(|state| match state.source.split_once('/') {
+            None => (state.source.as_str(), state.pipeline.clone()),
+            Some((camera, stream)) => (camera, format!("{stream}/{}", state.pipeline)),
+        })
+        .collect();
+    let mut each = |name: &str, kind: Type, help: &str, value: fn(&RenditionState) -> f64| {
+        let samples = names.iter().zip(states).map(|((camera, rendition), state)| {
+            ([("camera", *camera), ("rendition", rendition.as_str())], value(state))
+        });
+        text.metric(name, kind, help, samples);
+    };
+    each("fanlight_encoders", Gauge, "Encoders that run.", |state| f64::from(u8::from(state.running)));
+    let help = "Encoders started in place of one that failed.";
+    each("fanlight_encoder_restarts_total", Counter, help, |state| state.restarts as f64);
+    let help = "Pictures or sound frames that went into encoders.";
+    each("fanlight_encoder_units_in_total", Counter, help, |state| state.units_in as f64);
+    let help = "Pictures or sound frames that came out of encoders.";
+    each("fanlight_encoder_units_out_total", Counter, help, |state| state.units_out as f64);
 }
 
 fn rtsp(text: &mut Text, counted: &Statistics) {

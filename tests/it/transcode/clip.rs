@@ -23,7 +23,12 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    fn collect(pipeline: &str, codec: Codec, most: usize, feed: impl FnOnce(&gst_app::AppSrc) + Send + 'static) -> Self {
+    fn collect(
+        pipeline: &str,
+        codec: Codec,
+        most: usize,
+        feed: impl FnOnce(&gst_app::AppSrc) + Send + 'static,
+    ) -> Self {
         gst::init().unwrap();
         let pipeline = gst::parse::launch(pipeline).unwrap().downcast::<gst::Pipeline>().unwrap();
         let sink = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
@@ -62,8 +67,19 @@ impl Clip {
     /// Real pictures with B pictures: 10 a second, a key picture each second.
     pub(super) fn visitors() -> Arc<Self> {
         static CLIP: OnceLock<Arc<Clip>> = OnceLock::new();
-        let parse = "video_0 ! queue ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
+        let parse =
+            "video_0 ! queue ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
         Arc::clone(CLIP.get_or_init(|| Self::footage("visitors.mp4", parse, Codec::H264, usize::MAX)))
+    }
+
+    /// A tone of 440 Hz as AAC. The sound of the footage is silence.
+    pub(super) fn tone(seconds: u32) -> Arc<Self> {
+        let buffers = seconds * 44_100 / 1024;
+        let raw = "audio/x-raw,rate=44100,channels=2";
+        let encode = "avenc_aac ! aacparse ! audio/mpeg,stream-format=raw";
+        let source = format!("audiotestsrc freq=440 samplesperbuffer=1024 num-buffers={buffers}");
+        let pipeline = format!("{source} ! audioconvert ! {raw} ! {encode} ! appsink name=out");
+        Arc::new(Self::collect(&pipeline, Codec::Aac, usize::MAX, |_| {}))
     }
 
     /// Pictures of 320x240 with their numbers drawn in, 25 a second, made by that encoder.
@@ -134,7 +150,11 @@ impl Form {
     }
 
     fn unit(&mut self, pts: i64, dts: i64, payload: Bytes, caps: Option<&gst::CapsRef>) -> AccessUnit {
-        let at = |nanos: i64| MediaTime::START + Duration::from_secs(1) - Duration::from_nanos(if nanos < 0 { nanos.unsigned_abs() } else { 0 }) + Duration::from_nanos(nanos.max(0) as u64);
+        let at = |nanos: i64| {
+            MediaTime::START + Duration::from_secs(1)
+                - Duration::from_nanos(if nanos < 0 { nanos.unsigned_abs() } else { 0 })
+                + Duration::from_nanos(nanos.max(0) as u64)
+        };
         let (random_access, format, clock_rate) = match self.codec {
             Codec::H264 => {
                 let scan = self.h264.scan(&payload);
@@ -147,7 +167,11 @@ impl Form {
             Codec::Jpeg => {
                 let picture = jpeg::parse(&payload).unwrap();
                 let (width, height) = (picture.width.into(), picture.height.into());
-                (true, Format::Video(VideoFormat { width, height, pixel_aspect: (1, 1), ..VideoFormat::default() }), 90_000)
+                (
+                    true,
+                    Format::Video(VideoFormat { width, height, pixel_aspect: (1, 1), ..VideoFormat::default() }),
+                    90_000,
+                )
             }
             _ => {
                 let caps = caps.unwrap().structure(0).unwrap();
@@ -229,7 +253,8 @@ pub(super) fn decode(units: &[AccessUnit]) -> Vec<Picture> {
         .iter()
         .map(|sample| {
             let caps = sample.caps().unwrap().structure(0).unwrap();
-            let (width, height) = (caps.get::<i32>("width").unwrap() as usize, caps.get::<i32>("height").unwrap() as usize);
+            let (width, height) =
+                (caps.get::<i32>("width").unwrap() as usize, caps.get::<i32>("height").unwrap() as usize);
             let buffer = sample.buffer().unwrap();
             let luma = buffer.map_readable().unwrap().to_vec();
             let stride = luma.len() / height;

@@ -16,11 +16,13 @@ fn key(clip: &Clip) -> AccessUnit {
 async fn stills_of_all_cameras_come_from_one_child_that_ends_by_itself() {
     let _turn = turn().await;
     let transcoder = Arc::new(Transcoder::new(Options { still_linger: Duration::from_millis(400), ..options() }));
-    let encode = "x265enc key-int-max=10 ! h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au";
+    let encode =
+        "x265enc key-int-max=10 ! h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au";
     let h265 = tokio::task::spawn_blocking(move || Clip::numbered(encode, Codec::H265, 5)).await.unwrap();
     let (first, other) = (key(&Clip::visitors()), key(&h265));
     let asked = (0..8).map(|number| {
-        let (transcoder, picture) = (Arc::clone(&transcoder), if number % 2 == 0 { first.clone() } else { other.clone() });
+        let (transcoder, picture) =
+            (Arc::clone(&transcoder), if number % 2 == 0 { first.clone() } else { other.clone() });
         tokio::spawn(async move { transcoder.still(&picture).await })
     });
     let mut sizes = Vec::new();

@@ -55,7 +55,7 @@ async fn back_within_five_seconds(how: Signal) {
     assert_eq!((state.restarts, state.trouble.clone()), (1, None));
     playing.stop();
     let (pictures, longest) = beside.await.unwrap();
-    assert!(pictures > 60 && longest < Duration::from_secs(1), "{pictures} pictures, a pause of {longest:?}");
+    assert!(pictures > 40 && longest < Duration::from_secs(1), "{pictures} pictures, a pause of {longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,11 +136,8 @@ async fn a_candidate_that_does_not_start_falls_to_the_next() {
         text.replace("candidates:\n", &format!("candidates:\n{fails_at_once}{fails_later}{dies}"))
             .replace("appsrc ! appsink name=out", "videotestsrc num-buffers=0 ! appsink name=out")
     });
-    let options = Options {
-        pipelines: Some(folder.path().to_owned()),
-        silence: Duration::from_millis(900),
-        ..options()
-    };
+    let options =
+        Options { pipelines: Some(folder.path().to_owned()), silence: Duration::from_millis(900), ..options() };
     let transcoder = Transcoder::new(options);
     let rendition = transcoder.rendition(&playing.stream, playing.track, Codec::H264).unwrap();
     let mut reader = watch(rendition.stream()).await;
@@ -155,7 +152,9 @@ async fn a_crash_loop_backs_off() {
     let playing = Playing::start("loop", Clip::visitors(), 25);
     let folder = folder("h264-to-h264.yaml", |text| {
         let (head, _) = text.split_once("candidates:").unwrap();
-        format!("{head}candidates:\n  - about: fails\n    launch: appsrc name=in ! avdec_h264 ! identity name=enc error-after=1 ! appsink name=out\n")
+        format!(
+            "{head}candidates:\n  - about: fails\n    launch: appsrc name=in ! avdec_h264 ! identity name=enc error-after=1 ! appsink name=out\n"
+        )
     });
     let back_off = (Duration::from_millis(200), Duration::from_secs(30));
     let options = Options { pipelines: Some(folder.path().to_owned()), back_off, ..options() };
