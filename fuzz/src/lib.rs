@@ -7,6 +7,7 @@ pub mod h264;
 pub mod h265;
 pub mod interleaved;
 pub mod jpeg;
+pub mod rendition_frames;
 pub mod rtsp_request;
 pub mod timeline;
 
@@ -19,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     ("h265", h265::check),
     ("interleaved", interleaved::check),
     ("jpeg", jpeg::check),
+    ("rendition_frames", rendition_frames::check),
     ("rtsp_request", rtsp_request::check),
     ("timeline", timeline::check),
 ];

@@ -160,7 +160,7 @@ impl Frame {
             Self::Unit(unit) => {
                 own.put_u64(nanos(unit.pts));
                 own.put_u64(nanos(unit.dts));
-                own.put_u8(u8::from(unit.random_access) * KEY | u8::from(unit.skip) * SKIP);
+                own.put_u8((u8::from(unit.random_access) * KEY) | (u8::from(unit.skip) * SKIP));
             }
             Self::Ready(candidate) => own.put_u32(*candidate),
             _ => {}

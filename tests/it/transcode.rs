@@ -2,6 +2,7 @@
 
 mod clip;
 mod life;
+mod pages;
 mod renditions;
 mod stills;
 mod trouble;

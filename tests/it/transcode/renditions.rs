@@ -161,7 +161,8 @@ async fn aac_becomes_opus_that_sounds_and_stays_in_time() {
     let transcoder = transcoder();
     let rendition = transcoder.rendition(&playing.stream, playing.track, Codec::Opus).unwrap();
     let units = take(&mut watch(rendition.stream()).await, 150).await;
-    for pair in units.windows(2) {
+    // The first packet is cut where the sound begins.
+    for pair in units[1..].windows(2) {
         let step = pair[1].pts.saturating_since(pair[0].pts);
         assert!(step.abs_diff(Duration::from_millis(20)) < Duration::from_millis(3), "{step:?}");
     }
