@@ -166,7 +166,12 @@ impl<'a> Session<'a> {
                     }
                 },
                 text = silent => Ok(Ending::Failed(failed(text))),
-                () = unwanted => Ok(Ending::Unwanted),
+                () = unwanted => {
+                    // At once, not when the child has ended: who comes meanwhile is not to see these pictures as new.
+                    self.rendition.stream().clear();
+                    self.rendition.stream().interrupt();
+                    Ok(Ending::Unwanted)
+                }
                 () = self.other_pipeline(pipelines) => Ok(Ending::Changed),
             }
         };
