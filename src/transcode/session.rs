@@ -23,6 +23,8 @@ const WINDOW: usize = 4;
 const KEY_REQUESTS: Duration = Duration::from_secs(1);
 /// A source whose picture size changes more often than this has the pipeline see to it.
 const SIZE_CHANGES: Duration = Duration::from_secs(2);
+/// So many pictures of the backlog are encoded beside the last at most.
+const HELD_BACK: u32 = 2;
 /// Pictures that a decoder holds back where the parameter sets do not say how many.
 const USUAL_DEPTH: u32 = 4;
 
@@ -151,8 +153,7 @@ impl<'a> Session<'a> {
         let ending = {
             let fed = self.feed(&info, &mut input);
             let read = self.collect(&info, &mut output, &mut made);
-            let depth = info.video().and_then(|video| video.reorder_depth).map_or(USUAL_DEPTH, u32::from);
-            let silent = self.silent(if info.codec == Codec::Jpeg { 0 } else { depth });
+            let silent = self.silent(depth(&info));
             let unwanted = self.rendition.stream().demand.unwanted(self.shared.options.linger);
             tokio::pin!(fed, read);
             tokio::select! {
@@ -259,12 +260,14 @@ impl<'a> Session<'a> {
         self.ready.notified().await;
         let mut reader = source.subscribe(Want::Track(self.rendition.track));
         let Some((_, unit)) = reader.next().await else { return Fed::SourceGone };
-        // All that is cached is decoded; the viewer begins with the last of it.
+        // All that is cached is decoded; the viewer begins with the last of it. A decoder that puts pictures in order holds
+        // the newest back until the next one comes: then those before it are encoded, too, so that nobody waits.
         let mut backlog = vec![unit];
         backlog.extend(std::iter::from_fn(|| reader.try_next().map(|(_, unit)| unit)));
-        let last = backlog.len() - 1;
+        let held_back = depth(info).min(HELD_BACK) as usize;
+        let first = backlog.len().saturating_sub(1 + held_back);
         for (number, unit) in backlog.into_iter().enumerate() {
-            if self.send(input, unit, number < last).await.is_err() {
+            if self.send(input, unit, number < first).await.is_err() {
                 return Fed::Refused;
             }
         }
@@ -398,6 +401,14 @@ impl<'a> Session<'a> {
                 payload: unit.payload,
             },
         );
+    }
+}
+
+/// How many pictures a decoder may hold back.
+fn depth(info: &TrackInfo) -> u32 {
+    match info.codec {
+        Codec::H264 | Codec::H265 => info.video().and_then(|video| video.reorder_depth).map_or(USUAL_DEPTH, u32::from),
+        _ => 0,
     }
 }
 
