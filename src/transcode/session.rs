@@ -171,6 +171,7 @@ impl<'a> Session<'a> {
                     // At once, not when the child has ended: who comes meanwhile is not to see these pictures as new.
                     self.rendition.stream().clear();
                     self.rendition.stream().interrupt();
+                    *lock(&self.rendition.last) = None;
                     Ok(Ending::Unwanted)
                 }
                 () = self.other_pipeline(pipelines) => Ok(Ending::Changed),
@@ -266,8 +267,11 @@ impl<'a> Session<'a> {
         backlog.extend(std::iter::from_fn(|| reader.try_next().map(|(_, unit)| unit)));
         let held_back = depth(info).min(HELD_BACK) as usize;
         let first = backlog.len().saturating_sub(1 + held_back);
+        // What viewers have from an encoder before is not encoded again: this one's key picture would be left out.
+        let seen = *lock(&self.rendition.last);
         for (number, unit) in backlog.into_iter().enumerate() {
-            if self.send(input, unit, number < first).await.is_err() {
+            let skip = number < first || seen.is_some_and(|seen| unit.pts <= seen);
+            if self.send(input, unit, skip).await.is_err() {
                 return Fed::Refused;
             }
         }
@@ -382,7 +386,8 @@ impl<'a> Session<'a> {
     fn publish(&self, form: &mut Form, unit: Unit) {
         let mut last = lock(&self.rendition.last);
         if last.is_some_and(|last| unit.pts <= last) {
-            // From another encoder than the one before, which had come further.
+            // The encoder before had come further.
+            self.rendition.key.notify_one();
             return;
         }
         let discontinuity = form.units == 0 && last.is_some();
