@@ -271,6 +271,11 @@ impl App {
         &self.state.bus
     }
 
+    /// Renditions and stills.
+    pub fn transcoder(&self) -> &Arc<Transcoder> {
+        &self.state.transcoder
+    }
+
     /// Notes that the configuration, read again, cannot be used: nothing changes but `fanlight_config_ok`.
     pub fn keep(&self) {
         self.state.health.set_config_ok(false);
@@ -300,7 +305,7 @@ impl App {
         tracing::info!(cameras = config.cameras.len(), "the configuration was read again");
     }
 
-    /// Ends everything in order: listening, viewers, devices; within 5 s.
+    /// Ends everything in order: listening, viewers, devices and encoders; within 5 s.
     pub async fn stop(self) {
         self.viewers.cancel();
         self.serving.close();

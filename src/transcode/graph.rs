@@ -103,9 +103,14 @@ impl Graph {
         let fault = |text: String| Verdict { missing: Vec::new(), fault: Some(text) };
         let mut context = gst::ParseContext::new();
         let built = gst::parse::launch_full(launch, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
-        let pipeline = built.map_err(|error| match context.missing_elements() {
-            missing if missing.is_empty() => fault(error.message().to_owned()),
-            missing => Verdict { missing, fault: None },
+        let pipeline = built.map_err(|error| {
+            // GStreamer 1.22 counts an element whose property cannot be set as missing, too.
+            let missing: Vec<_> =
+                context.missing_elements().into_iter().filter(|name| absent(&name.as_str())).collect();
+            match missing.is_empty() {
+                true => fault(error.message().to_owned()),
+                false => Verdict { missing, fault: None },
+            }
         })?;
         let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| fault("is a single element".into()))?;
         let source = pipeline.by_name("in").and_then(|element| element.downcast::<gst_app::AppSrc>().ok());

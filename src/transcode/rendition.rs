@@ -224,7 +224,6 @@ async fn live(rendition: &Rendition, shared: &Shared) {
             Ending::SourceGone => return,
             Ending::Unwanted => {
                 tracing::info!("the encoder stopped: nobody watches");
-                rendition.stream.clear();
                 rendition.set_trouble(None);
             }
             Ending::Changed => tracing::info!("the encoder starts anew: the source's pictures or the pipeline changed"),

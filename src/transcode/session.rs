@@ -23,6 +23,8 @@ const WINDOW: usize = 4;
 const KEY_REQUESTS: Duration = Duration::from_secs(1);
 /// A source whose picture size changes more often than this has the pipeline see to it.
 const SIZE_CHANGES: Duration = Duration::from_secs(2);
+/// So many pictures of the backlog are encoded beside the last at most.
+const HELD_BACK: u32 = 2;
 /// Pictures that a decoder holds back where the parameter sets do not say how many.
 const USUAL_DEPTH: u32 = 4;
 
@@ -151,8 +153,7 @@ impl<'a> Session<'a> {
         let ending = {
             let fed = self.feed(&info, &mut input);
             let read = self.collect(&info, &mut output, &mut made);
-            let depth = info.video().and_then(|video| video.reorder_depth).map_or(USUAL_DEPTH, u32::from);
-            let silent = self.silent(if info.codec == Codec::Jpeg { 0 } else { depth });
+            let silent = self.silent(depth(&info));
             let unwanted = self.rendition.stream().demand.unwanted(self.shared.options.linger);
             tokio::pin!(fed, read);
             tokio::select! {
@@ -166,7 +167,13 @@ impl<'a> Session<'a> {
                     }
                 },
                 text = silent => Ok(Ending::Failed(failed(text))),
-                () = unwanted => Ok(Ending::Unwanted),
+                () = unwanted => {
+                    // At once, not when the child has ended: who comes meanwhile is not to see these pictures as new.
+                    self.rendition.stream().clear();
+                    self.rendition.stream().interrupt();
+                    *lock(&self.rendition.last) = None;
+                    Ok(Ending::Unwanted)
+                }
                 () = self.other_pipeline(pipelines) => Ok(Ending::Changed),
             }
         };
@@ -254,12 +261,17 @@ impl<'a> Session<'a> {
         self.ready.notified().await;
         let mut reader = source.subscribe(Want::Track(self.rendition.track));
         let Some((_, unit)) = reader.next().await else { return Fed::SourceGone };
-        // All that is cached is decoded; the viewer begins with the last of it.
+        // All that is cached is decoded; the viewer begins with the last of it. A decoder that puts pictures in order holds
+        // the newest back until the next one comes: then those before it are encoded, too, so that nobody waits.
         let mut backlog = vec![unit];
         backlog.extend(std::iter::from_fn(|| reader.try_next().map(|(_, unit)| unit)));
-        let last = backlog.len() - 1;
+        let held_back = depth(info).min(HELD_BACK) as usize;
+        let first = backlog.len().saturating_sub(1 + held_back);
+        // What viewers have from an encoder before is not encoded again: this one's key picture would be left out.
+        let seen = *lock(&self.rendition.last);
         for (number, unit) in backlog.into_iter().enumerate() {
-            if self.send(input, unit, number < last).await.is_err() {
+            let skip = number < first || seen.is_some_and(|seen| unit.pts <= seen);
+            if self.send(input, unit, skip).await.is_err() {
                 return Fed::Refused;
             }
         }
@@ -374,7 +386,8 @@ impl<'a> Session<'a> {
     fn publish(&self, form: &mut Form, unit: Unit) {
         let mut last = lock(&self.rendition.last);
         if last.is_some_and(|last| unit.pts <= last) {
-            // From another encoder than the one before, which had come further.
+            // The encoder before had come further.
+            self.rendition.key.notify_one();
             return;
         }
         let discontinuity = form.units == 0 && last.is_some();
@@ -393,6 +406,14 @@ impl<'a> Session<'a> {
                 payload: unit.payload,
             },
         );
+    }
+}
+
+/// How many pictures a decoder may hold back.
+fn depth(info: &TrackInfo) -> u32 {
+    match info.codec {
+        Codec::H264 | Codec::H265 => info.video().and_then(|video| video.reorder_depth).map_or(USUAL_DEPTH, u32::from),
+        _ => 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Renditions and stills: real encoders in real children. One test at a time: they share two cores with everything else.
 
 mod clip;
+mod gateway;
 mod life;
 mod pages;
 mod renditions;
