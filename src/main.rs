@@ -76,7 +76,8 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
     /// For containers and services: if the configuration names no users, the first start makes an `admin`, shows its
-    /// password once, and keeps its hash in this directory.
+    /// password once, and keeps its hash in this directory. Everything else that must survive a restart is kept there,
+    /// too, unless the configuration has a `store: path`.
     #[arg(long, value_name = "DIRECTORY", env = "STATE_DIRECTORY")]
     state_directory: Option<PathBuf>,
 }
@@ -210,7 +211,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 fn load(arguments: &Run) -> Option<Config> {
     let Some(file) = arguments.config.find() else {
         tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says what to do");
-        return with_first_admin(Config::default(), arguments.state_directory.as_deref());
+        return Some(with_state(Config::default(), arguments.state_directory.as_deref()));
     };
     let name = file.display().to_string();
     match config::load(&file) {
@@ -219,7 +220,7 @@ fn load(arguments: &Run) -> Option<Config> {
             for warning in &config.warnings {
                 tracing::warn!("{}", warning.in_file(&name));
             }
-            with_first_admin(config, arguments.state_directory.as_deref())
+            Some(with_state(config, arguments.state_directory.as_deref()))
         }
         Err(mistakes) => {
             for mistake in &mistakes.list {
@@ -230,11 +231,16 @@ fn load(arguments: &Run) -> Option<Config> {
     }
 }
 
-/// Adds the user made at the first start, if one is wanted and needed.
-fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> {
-    let Some(state) = state.filter(|_| config.auth == Auth::Users && config.users.is_empty()) else {
-        return Some(config);
-    };
+/// Keeps everything in the state directory unless the configuration names another place, and adds the user made at the
+/// first start, if one is needed.
+fn with_state(mut config: Config, state: Option<&Path>) -> Config {
+    let Some(state) = state else { return config };
+    if !config.store.named {
+        config.store.path = state.to_owned();
+    }
+    if config.auth == Auth::None || !config.users.is_empty() {
+        return config;
+    }
     match access::first_start(state) {
         Ok((users, made)) => {
             config.users = users;
@@ -252,7 +258,7 @@ fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> 
         // Without users everything listens on this machine only, which is safe.
         Err(error) => tracing::error!("no first user: {error}"),
     }
-    Some(config)
+    config
 }
 
 /// Serves until a signal ends it; `started` is called once everything listens.

@@ -333,6 +333,10 @@ async fn other_origins_get_nothing_unless_listed() {
     let read = async |origin| gateway.ask("GET", "/v1/cameras", &[admin, ("origin", origin)]).await;
     assert_eq!(read("https://ha.example.net").await.header("access-control-allow-origin"), "https://ha.example.net");
     assert_eq!(read("https://evil.example").await.header("access-control-allow-origin"), "");
+    for (referer, policy) in [("https://ha.example.net/", "cross-origin"), ("https://evil.example/", "same-origin")] {
+        let picture = gateway.ask("GET", "/icon.svg", &[admin, ("referer", referer)]).await;
+        assert_eq!(picture.header("cross-origin-resource-policy"), policy);
+    }
     let preflight = [("origin", "https://ha.example.net"), ("access-control-request-method", "POST")];
     let answer = gateway.ask("OPTIONS", path, &preflight).await;
     assert!(answer.status.is_success());
