@@ -157,15 +157,23 @@ fn complain(text: &str) {
 /// megabyte.
 fn levels(text: &str) -> Result<Targets, filter::ParseError> {
     let text = if text.is_empty() { "info" } else { text };
-    let levels: Targets = text.parse()?;
-    if text.contains("retina") {
-        return Ok(levels);
-    }
-    // It tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
-    // reconnection again. What matters of it stands in our own words.
+    let mut levels: Targets = text.parse()?;
     let quiet = levels.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::ERROR);
-    Ok(levels.with_target("retina", quiet))
+    for talkative in TALKATIVE {
+        if !text.contains(talkative) {
+            levels = levels.with_target(talkative, quiet);
+        }
+    }
+    Ok(levels)
 }
+
+/// Libraries that are heard only where `RUST_LOG` names them. What matters of what they say stands in our own words.
+const TALKATIVE: [&str; 2] = [
+    // Tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
+    // reconnection again.
+    "retina", // Warns of every player that sends an address as the name of the host.
+    "rustls",
+];
 
 fn start_log(format: LogFormat) {
     let (levels, mistake) = match levels(&std::env::var("RUST_LOG").unwrap_or_default()) {
@@ -407,11 +415,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retina_is_quiet_unless_asked_for() {
+    fn libraries_are_quiet_unless_asked_for() {
         let enabled = |text: &str, target: &str, level: Level| levels(text).unwrap().would_enable(target, &level);
         assert!(enabled("", "fanlight::app", Level::INFO) && !enabled("", "fanlight::app", Level::DEBUG));
         assert!(enabled("debug", "fanlight", Level::DEBUG) && !enabled("debug", "retina::client", Level::INFO));
         assert!(enabled("", "retina", Level::ERROR) && !enabled("", "retina", Level::WARN));
+        assert!(!enabled("debug", "rustls::msgs", Level::WARN) && enabled("rustls=debug", "rustls", Level::DEBUG));
         assert!(enabled("info,retina=debug", "retina::client", Level::DEBUG));
         assert!(levels("info,=nonsense=").is_err());
     }
