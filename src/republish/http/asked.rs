@@ -162,6 +162,20 @@ fn is_listed(origin: &str, options: &config::Http) -> bool {
     options.allow_origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
 }
 
+/// Whether a listed page shows what we answer: it may then use pictures of ours as it may use the API.
+pub(super) fn for_listed_page(headers: &HeaderMap, options: &config::Http) -> bool {
+    if options.allow_origins.is_empty() {
+        return false;
+    }
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    // Where pictures are asked for, only this tells by whom; browsers name at least the origin.
+    let referer = || {
+        let (scheme, rest) = text(header::REFERER)?.split_once("://")?;
+        Some(format!("{scheme}://{}", rest.split(['/', '?']).next()?))
+    };
+    text(header::ORIGIN).map(str::to_owned).or_else(referer).is_some_and(|origin| is_listed(&origin, options))
+}
+
 /// Whether one of our own pages asks, as far as its browser tells. Such a page shows that one has to sign in; the
 /// browser's own password box would only be in its way.
 pub(super) fn by_own_page(headers: &HeaderMap, host: &AskedHost) -> bool {
@@ -312,6 +326,16 @@ mod tests {
             *request.method_mut() = method.parse().unwrap();
             assert_eq!(is_foreign(&request, &host, &options), foreign, "{method} {headers:?}");
         }
+    }
+
+    #[test]
+    fn pictures_are_for_listed_pages_too() {
+        let shown = |headers: &[(&str, &str)]| for_listed_page(request("192.0.2.9", headers).headers(), &options());
+        assert!(
+            shown(&[("referer", "https://home.example:8123/")]) && shown(&[("origin", "https://home.example:8123")])
+        );
+        assert!(!shown(&[("referer", "https://evil.example/https://home.example:8123/")]) && !shown(&[]));
+        assert!(!shown(&[("origin", "https://evil.example"), ("referer", "https://home.example:8123/")]));
     }
 
     #[test]
