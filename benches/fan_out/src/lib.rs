@@ -23,3 +23,4 @@ pub mod stamp;
 pub mod table;
 pub mod viewer;
 pub mod viewers;
+pub mod webrtc;

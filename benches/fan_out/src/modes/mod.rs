@@ -5,6 +5,7 @@ pub mod join;
 pub mod profile;
 pub mod soak;
 pub mod stall;
+pub mod webrtc;
 
 use std::path::PathBuf;
 
