@@ -1,5 +1,6 @@
-"""A WHEP client made of aiortc: `whep_aiortc.py URL SECONDS [audio]`. Arguments and output as of whep_webrtcbin.py."""
+"""A WHEP client made of aiortc: `whep_aiortc.py URL SECONDS [options]`. Arguments and output as of whep_webrtcbin.py."""
 
+import argparse
 import asyncio
 import json
 import sys
@@ -10,9 +11,15 @@ import urllib.request
 import aioice.ice
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
+arguments = argparse.ArgumentParser()
+arguments.add_argument("url")
+arguments.add_argument("seconds", type=float)
+arguments.add_argument("--audio", action="store_true")
+arguments.add_argument("--address", default="127.0.0.1")
+arguments.add_argument("--patience", type=float, default=30)
+options = arguments.parse_args()
 # Debian's aioice leaves loopback out.
-aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
-url, seconds, with_audio = sys.argv[1], float(sys.argv[2]), "audio" in sys.argv[3:]
+aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: [options.address]
 told = {"pictures": 0, "samples": 0, "loudest": 0, "width": 0, "height": 0}
 
 
@@ -43,7 +50,7 @@ async def sound(track):
 async def main():
     peer, first, tasks = RTCPeerConnection(), asyncio.Event(), []
     peer.addTransceiver("video", direction="recvonly")
-    if with_audio:
+    if options.audio:
         peer.addTransceiver("audio", direction="recvonly")
 
     @peer.on("track")
@@ -52,16 +59,16 @@ async def main():
 
     begin = time.monotonic()
     await peer.setLocalDescription(await peer.createOffer())
-    ask_in_thread = asyncio.to_thread(ask, "POST", url, peer.localDescription.sdp.encode())
+    ask_in_thread = asyncio.to_thread(ask, "POST", options.url, peer.localDescription.sdp.encode())
     location, answer = await ask_in_thread
     await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     try:
-        await asyncio.wait_for(first.wait(), 30)
+        await asyncio.wait_for(first.wait(), options.patience)
         told["first_picture_ms"] = round((time.monotonic() - begin) * 1000)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(options.seconds)
     except asyncio.TimeoutError:
         pass
-    await asyncio.to_thread(ask, "DELETE", urllib.parse.urljoin(url, location))
+    await asyncio.to_thread(ask, "DELETE", urllib.parse.urljoin(options.url, location))
     for task in tasks:
         task.cancel()
     await peer.close()

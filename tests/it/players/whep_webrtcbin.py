@@ -1,10 +1,12 @@
-"""A WHEP client made of GStreamer's webrtcbin: `whep_webrtcbin.py URL SECONDS [audio]`.
+"""A WHEP client made of GStreamer's webrtcbin: `whep_webrtcbin.py URL SECONDS [options]`.
 
 Offers to receive H.264 (and PCMU), plays what the answer brings for some seconds from the first picture on, ends the
 session with DELETE. Of each decoded picture the upper left 192 x 16 pixels go to standard output as grey bytes; a line of
-JSON on standard error tells the rest. Exit code 1 when nothing comes within 30 s.
+JSON on standard error tells the rest. Exit code 1 when nothing comes within `--patience` seconds. `--address` is the
+one to gather candidates on.
 """
 
+import argparse
 import json
 import sys
 import threading
@@ -25,7 +27,13 @@ VIDEO = (
 )
 AUDIO = "rtppcmudepay ! mulawdec ! audio/x-raw,rate=8000 ! appsink name=sink emit-signals=true sync=false"
 
-url, seconds, with_audio = sys.argv[1], float(sys.argv[2]), "audio" in sys.argv[3:]
+arguments = argparse.ArgumentParser()
+arguments.add_argument("url")
+arguments.add_argument("seconds", type=float)
+arguments.add_argument("--audio", action="store_true")
+arguments.add_argument("--address", default="127.0.0.1")
+arguments.add_argument("--patience", type=float, default=30)
+options = arguments.parse_args()
 Gst.init(None)
 pipeline = Gst.Pipeline.new("whep")
 peer = Gst.ElementFactory.make("webrtcbin", "peer")
@@ -34,7 +42,7 @@ pipeline.add(peer)
 # The bindings take webrtcbin's own (floating) reference to its agent over: a second one must outlive it.
 agent = peer.get_property("ice-agent")
 kept = GObject.Value(GObject.Object, agent)
-agent.emit("add-local-ip-address", "127.0.0.1")
+agent.emit("add-local-ip-address", options.address)
 gathered, first = threading.Event(), threading.Event()
 told = {"pictures": 0, "samples": 0, "loudest": 0, "width": 0, "height": 0}
 
@@ -90,7 +98,7 @@ peer.connect("pad-added", pad_added)
 receive = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
 caps = "application/x-rtp,media=video,encoding-name=H264,clock-rate=90000,payload=96,packetization-mode=(string)1"
 peer.emit("add-transceiver", receive, Gst.Caps.from_string(caps + ",profile-level-id=(string)42e01f"))
-if with_audio:
+if options.audio:
     caps = "application/x-rtp,media=audio,encoding-name=PCMU,clock-rate=8000,payload=0"
     peer.emit("add-transceiver", receive, Gst.Caps.from_string(caps))
 pipeline.set_state(Gst.State.PLAYING)
@@ -99,16 +107,16 @@ promise, reply = wait("create-offer", None)
 wait("set-local-description", reply.get_value("offer"))
 assert gathered.wait(10), "no candidates"
 offer = peer.get_property("local-description").sdp.as_text()
-request = urllib.request.Request(url, offer.encode(), {"Content-Type": "application/sdp"})
+request = urllib.request.Request(options.url, offer.encode(), {"Content-Type": "application/sdp"})
 with urllib.request.urlopen(request, timeout=20) as response:
-    session = urllib.parse.urljoin(url, response.headers["Location"])
+    session = urllib.parse.urljoin(options.url, response.headers["Location"])
     answer = response.read().decode()
 _, message = GstSdp.SDPMessage.new()
 assert GstSdp.sdp_message_parse_buffer(answer.encode(), message) == GstSdp.SDPResult.OK, answer
 wait("set-remote-description", GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, message))
-if first.wait(30):
+if first.wait(options.patience):
     told["first_picture_ms"] = round((time.monotonic() - begin) * 1000)
-    time.sleep(seconds)
+    time.sleep(options.seconds)
 urllib.request.urlopen(urllib.request.Request(session, method="DELETE"), timeout=10).close()
 pipeline.set_state(Gst.State.NULL)
 sys.stdout.buffer.flush()
