@@ -59,7 +59,7 @@ impl House {
         let config = format!(
             "http: {{ listen: \"0.0.0.0:{HTTP}\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\n\
              webrtc: {{ listen: \"0.0.0.0:{WEBRTC}\", candidates: [{candidates}] }}\nauth: none\n\
-             cameras:\n  street: {{ source: \"rtsp://127.0.0.1:5554/street\" }}\n"
+             cameras:\n  street: {{ source: \"rtsp://127.0.0.1:5554/Streaming/Channels/101\" }}\n"
         );
         std::fs::write(folder.path().join("fanlight.yaml"), config).unwrap();
         let mut command = space.command(program);

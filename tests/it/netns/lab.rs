@@ -85,7 +85,7 @@ impl Lab {
         };
         let lab = Self { user };
         let [one, other] = [lab.try_space().await?, lab.try_space().await?];
-        one.try_link("a", "192.0.2.1/24", &other, "b", "192.0.2.2/24").await?;
+        one.try_link("wan", "192.0.2.1/24", &other, "eth0", "192.0.2.2/24").await?;
         one.try_forwards().await?;
         one.try_nft("table ip nat { chain out { type nat hook postrouting priority 100; masquerade; }; }").await?;
         one.try_nft(
@@ -148,10 +148,10 @@ impl Space {
 
     async fn try_link(&self, here: &str, ours: &str, there: &Self, name: &str, theirs: &str) -> Result<(), String> {
         let id = there.holder.id;
-        self.try_run(&format!("ip link add {here} type veth peer name {name} netns {id}"), "").await?;
+        self.try_run(&format!("ip link add name {here} type veth peer name {name} netns {id}"), "").await?;
         for (space, name, address) in [(self, here, ours), (there, name, theirs)] {
             space.try_run(&format!("ip address add {address} dev {name}"), "").await?;
-            space.try_run(&format!("ip link set {name} up"), "").await?;
+            space.try_run(&format!("ip link set dev {name} up"), "").await?;
         }
         Ok(())
     }
