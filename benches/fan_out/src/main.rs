@@ -111,6 +111,14 @@ enum Command {
         #[arg(long, default_value_t = 40)]
         joins: usize,
     },
+    /// How soon Chromium shows the camera's page moving, and how late the pictures are (GOP 4 s unless said otherwise)
+    Browser {
+        #[command(flatten)]
+        common: Common,
+        /// How often
+        #[arg(long, default_value_t = 20)]
+        starts: usize,
+    },
     /// Where a server's CPU time goes, by `perf record`
     Profile {
         #[command(flatten)]
@@ -155,11 +163,15 @@ struct Common {
 
 impl Common {
     fn context(&self, gop: u32, trial: bool) -> Result<Context> {
+        self.with(gop, trial, false)
+    }
+
+    fn with(&self, gop: u32, trial: bool, numbered: bool) -> Result<Context> {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
         let repository = package.ancestors().nth(2).context("the package has moved")?;
         let folder = repository.join("target/bench");
         let gop_seconds = self.gop.unwrap_or(gop);
-        let spec = Spec { size: self.size.clone(), fps: self.fps, kbps: self.kbps, gop_seconds };
+        let spec = Spec { size: self.size.clone(), fps: self.fps, kbps: self.kbps, gop_seconds, numbered };
         let clip = spec.ensure(&folder)?;
         let beside = child::sibling("fanlight")?;
         let built = if beside.exists() { beside } else { repository.join("target/release/fanlight") };
@@ -231,6 +243,10 @@ fn main() -> Result<ExitCode> {
         }
         Command::Join { common, joins } => {
             modes::join::run(&common.context(4, joins < 40)?, &common.servers(&[Kind::Rival, Kind::Fanlight]), joins)?
+        }
+        Command::Browser { common, starts } => {
+            let servers = common.servers(&[Kind::WebrtcCrate, Kind::FanlightWebrtc]);
+            modes::browser::run(&common.with(4, starts < 20, true)?, &servers, starts)?
         }
         Command::Profile { common, viewers, seconds } => {
             for kind in common.servers(&[Kind::Fanlight]) {

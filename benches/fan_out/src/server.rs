@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::child::{Process, sibling};
+use crate::clip::Clip;
 
 /// Which program the viewers play from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -68,6 +69,16 @@ pub struct Env {
     pub fanlight: PathBuf,
     /// For logs, configuration, profiles.
     pub folder: PathBuf,
+}
+
+impl Env {
+    /// Pictures until the clip begins again.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn pictures(&self) -> Result<u32> {
+        Ok(Clip::load(&self.clip, self.fps)?.pictures() as u32)
+    }
 }
 
 /// A camera and the server that pulls it.
@@ -154,6 +165,14 @@ impl Running {
     pub fn crashed(&mut self) -> Option<String> {
         let server = self.server.as_mut().unwrap_or(&mut self.camera);
         server.ended().then(|| server.log_tail())
+    }
+
+    /// When the camera sent its first picture, in Unix microseconds. To be asked once, and first.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn camera_start_us(&mut self) -> Result<u64> {
+        self.camera.line(Duration::from_secs(5))?["unix_us"].as_u64().context("the camera has not started")
     }
 
     /// Most sessions the camera had at once, and all it ever had.

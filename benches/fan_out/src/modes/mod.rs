@@ -1,5 +1,6 @@
 //! What can be measured: one module for each command of `fan-out`.
 
+pub mod browser;
 pub mod compare;
 pub mod join;
 pub mod profile;

@@ -28,6 +28,18 @@ use super::http;
 /// Packets a viewer may be behind: the channel of the crate's example, and room for a large key picture.
 const BACKLOG: usize = 1024;
 
+/// The least that plays.
+const PAGE: &str = "<!doctype html><title>Camera</title><video autoplay muted></video><script>
+const peer = new RTCPeerConnection();
+peer.ontrack = ({ track }) => document.querySelector('video').srcObject = new MediaStream([track]);
+peer.addTransceiver('video', { direction: 'recvonly' });
+peer.createOffer().then(async (offer) => {
+    await peer.setLocalDescription(offer);
+    const answer = await fetch('/whep/cam', { method: 'POST', body: offer.sdp });
+    await peer.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
+});
+</script>";
+
 /// Serves until the process is ended.
 ///
 /// # Errors
@@ -77,6 +89,10 @@ async fn accept(listener: TcpListener, packets: broadcast::Sender<rtp::Packet>) 
 
 async fn answer(mut stream: TcpStream, packets: broadcast::Sender<rtp::Packet>) -> Result<()> {
     let request = http::read(&mut stream).await?;
+    if request.start.starts_with("GET") {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length:";
+        return Ok(stream.write_all(format!("{head} {}\r\n\r\n{PAGE}", PAGE.len()).as_bytes()).await?);
+    }
     if !request.start.starts_with("POST") {
         // a viewer that goes says so to the peer connection as well
         return Ok(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?);
