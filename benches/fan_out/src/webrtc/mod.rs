@@ -36,7 +36,7 @@ fn h264(profile: &str) -> RTCRtpCodec {
 async fn peer(handler: Arc<dyn PeerConnectionEventHandler>) -> Result<Arc<dyn PeerConnection>> {
     let mut engine = MediaEngine::default();
     for (payload_type, profile) in H264 {
-        let codec = RTCRtpCodecParameters { rtp_codec: h264(profile), payload_type, ..Default::default() };
+        let codec = RTCRtpCodecParameters { rtp_codec: h264(profile), payload_type };
         engine.register_codec(codec, RtpCodecKind::Video)?;
     }
     let registry = register_default_interceptors(Registry::new(), &mut engine)?;
