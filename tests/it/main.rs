@@ -9,6 +9,7 @@ mod corpus;
 mod gateway;
 mod ingest;
 mod ingest_simulated;
+mod netns;
 mod players;
 mod program;
 mod rtsp_server;

@@ -14,3 +14,4 @@ mod screen;
 mod timing;
 mod tool;
 mod udp;
+mod whep_clients;
