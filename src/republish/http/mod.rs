@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |------|--------|
-//! | `/` | the status page |
+//! | `/`, `/camera/NAME` | the wall, one camera; their files are under `/assets` |
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
@@ -11,6 +11,7 @@
 //!
 //! Everything but `/healthz` and OPTIONS needs a user, and all errors are [problems](Problem).
 
+mod assets;
 mod cameras;
 mod guard;
 mod metrics;
@@ -91,6 +92,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .merge(page::routes())
+        .merge(assets::routes())
         .merge(cameras::routes());
     guarded(router, state)
 }
