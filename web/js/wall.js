@@ -116,9 +116,12 @@ function fit() {
   const more = kiosk ? 0 : first.querySelector(".caption").offsetHeight + 2;
   const height = kiosk ? innerHeight : innerHeight - (top + scrollY) - gap;
   const row = greatest(aspects, width, height, gap, more);
-  const few = kiosk || row > Math.max(176, Math.min(innerWidth * 0.17, 416));
+  const few = kiosk || (innerWidth > 640 && row > Math.max(176, Math.min(innerWidth * 0.17, 416)));
   wall.classList.toggle("few", few);
   if (few) wall.style.setProperty("--row", `${row}px`);
+  // Rows reach both edges where that still fits.
+  wall.classList.toggle("even", few && !kiosk);
+  if (wall.getBoundingClientRect().bottom + scrollY > innerHeight) wall.classList.remove("even");
   // The last row of several is not stretched.
   wall.classList.toggle("rows", last.offsetTop > first.offsetTop);
 }
