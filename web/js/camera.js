@@ -6,6 +6,8 @@ import { States, codecName, shape, squareness, stateSentence, stateWord, trackWo
 import { Meter } from "./stats.js";
 import { Still } from "./still.js";
 
+// A live picture is there sooner than the gateway has decoded a still. Where it is not, a still helps.
+const LATE = 400;
 // Where the page is hidden this long, its pictures stop; not in picture-in-picture, nor with sound on.
 const REST = 10_000;
 
@@ -321,8 +323,11 @@ addEventListener("pagehide", () => player.stop());
 addEventListener("pageshow", ({ persisted }) => persisted && player.start());
 
 // The picture first: nothing of the rest is needed for it.
-player.start();
-still.fetch();
+if (!document.hidden) player.start();
+setTimeout(() => {
+  const some = !camera || camera.last_frame_age_ms !== null;
+  if (some && player.phase !== "playing") still.fetch();
+}, LATE);
 states.start();
 session().then((found) => {
   user = found;

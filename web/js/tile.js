@@ -6,12 +6,15 @@ import { shape, stateSentence, stateWord, trackWords, videoTrack, watching } fro
 import { Still } from "./still.js";
 
 const WIDE = 16 / 9;
+// A live picture is there sooner than the gateway has decoded a still. Where it is not, a still helps.
+const LATE = 600;
 
 export class Tile {
   seen = false;
   #camera = null;
   #mode = "off";
   #age = null;
+  #late = null;
   aspect = WIDE;
 
   constructor(name) {
@@ -69,7 +72,7 @@ export class Tile {
     this.element.remove();
   }
 
-  /** Stills while nothing moves. A live tile starts with one, which is there before the first moving picture. */
+  /** Stills while nothing moves. */
   #stills() {
     const { phase } = this.player;
     // There is nothing to ask for before the first picture of all, and of a camera that is away the last one will do.
@@ -77,7 +80,10 @@ export class Tile {
     const away = this.#camera?.state !== "online" && this.image.src;
     if (some && !away && (this.#mode === "still" || (this.#mode === "live" && phase === "failed"))) this.still.start();
     else this.still.stop();
-    if (some && this.#mode === "live" && phase === "connecting" && !this.image.src) this.still.fetch();
+    clearTimeout(this.#late);
+    if (some && this.#mode === "live" && phase === "connecting") {
+      this.#late = setTimeout(() => this.still.fetch(), LATE);
+    }
   }
 
   #reshape() {
