@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod app;
+mod chromium;
 mod corpus;
 mod gateway;
 mod ingest;

@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |------|--------|
-//! | `/` | the status page |
+//! | `/`, `/camera/NAME` | the wall, one camera; their files are under `/assets` |
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |
@@ -18,6 +18,7 @@
 //! [problems](Problem).
 
 mod asked;
+mod assets;
 mod cameras;
 mod events;
 mod guard;
@@ -120,7 +121,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .merge(page::routes())
-        .merge(signin::routes())
+        .merge(assets::routes())
         .merge(session::routes())
         .merge(cameras::routes())
         .merge(snapshot::routes())

@@ -198,7 +198,7 @@ async fn a_reason_is_shown() {
 #[tokio::test]
 async fn everything_but_healthz_and_options_needs_a_user() {
     let gateway = gateway();
-    for path in ["/", "/v1/cameras", "/v1/cameras/front", "/metrics", "/readyz", "/nothing", "/status.js"] {
+    for path in ["/", "/v1/cameras", "/v1/cameras/front", "/metrics", "/readyz", "/nothing", "/camera/front"] {
         let answer = gateway.ask("GET", path, &[]).await;
         answer.problem(401);
         assert_eq!(answer.header("www-authenticate"), r#"Basic realm="Fanlight", charset="UTF-8""#);
@@ -350,7 +350,7 @@ async fn other_origins_get_nothing_unless_listed() {
     assert_eq!(read("https://ha.example.net").await.header("access-control-allow-origin"), "https://ha.example.net");
     assert_eq!(read("https://evil.example").await.header("access-control-allow-origin"), "");
     for (referer, policy) in [("https://ha.example.net/", "cross-origin"), ("https://evil.example/", "same-origin")] {
-        let picture = gateway.ask("GET", "/icon.svg", &[admin, ("referer", referer)]).await;
+        let picture = gateway.ask("GET", "/assets/icon.svg", &[admin, ("referer", referer)]).await;
         assert_eq!(picture.header("cross-origin-resource-policy"), policy);
     }
     let preflight = [("origin", "https://ha.example.net"), ("access-control-request-method", "POST")];
@@ -375,17 +375,28 @@ async fn a_page_that_points_its_name_here_gets_nothing() {
 #[tokio::test]
 async fn browsers_are_told_to_be_careful() {
     let gateway = gateway();
-    for (path, policy) in [("/", "default-src 'none'; style-src 'self'"), ("/v1/cameras", "default-src 'none'; frame")]
-    {
+    for (path, policy, caching) in [
+        ("/", "default-src 'none'; script-src 'self'; style-src 'self'", "no-cache"),
+        ("/camera/front", "default-src 'none'; script-src 'self'; style-src 'self'", "no-cache"),
+        ("/v1/cameras", "default-src 'none'; frame", "no-store"),
+    ] {
         let answer = gateway.get(path).await;
         assert!(answer.header("content-security-policy").starts_with(policy));
         assert!(answer.header("content-security-policy").ends_with("frame-ancestors 'self'"));
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.header("cache-control"), caching);
         assert_eq!(answer.header("access-control-allow-origin"), "");
     }
-    let page = gateway.get("/").await;
-    assert!(page.body.contains(r#"data-rtsp-port="18554" data-user="admin""#));
+    let page = gateway.get("/camera/front").await;
+    assert!(page.body.contains(r#"data-rtsp-port="18554" data-rtsps-port="""#));
+    let tag = page.header("etag").to_owned();
+    let headers = [("authorization", testing::ADMIN), ("if-none-match", tag.as_str())];
+    let again = gateway.ask("GET", "/camera/front", &headers).await;
+    assert_eq!((again.status.as_u16(), again.body.as_str()), (304, ""));
+    let version = gateway.get("/assets/version").await.body;
+    assert!(page.body.contains(&format!("data-version=\"{version}\"")));
+    assert_eq!(gateway.get("/assets/js/wall.js").await.header("content-type"), "text/javascript; charset=utf-8");
+    gateway.get("/assets/../Cargo.toml").await.problem(404);
 }
 
 #[tokio::test]

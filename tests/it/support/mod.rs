@@ -1,6 +1,7 @@
 //! What several tests need.
 
 pub mod camera;
+pub mod chromium;
 pub mod http;
 pub mod publisher;
 pub mod routes;
