@@ -13,4 +13,5 @@ mod players;
 mod program;
 mod rtsp_server;
 mod support;
+mod webrtc;
 mod whep;

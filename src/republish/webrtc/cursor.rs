@@ -290,18 +290,6 @@ impl Cursor {
         }
         count
     }
-
-    /// The tracks that are sent.
-    pub(super) fn tracks(&self) -> impl Iterator<Item = &Track> {
-        self.tracks.iter().flatten()
-    }
-}
-
-impl Track {
-    /// Its SSRC for the viewer.
-    pub(super) fn ssrc(&self) -> u32 {
-        self.ssrc
-    }
 }
 
 /// The feed's packet with the viewer's numbers.

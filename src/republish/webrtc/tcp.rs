@@ -96,11 +96,6 @@ impl Link {
         }
     }
 
-    /// Whether it is closed.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
-    }
-
     /// Waits until it is closed.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;

@@ -4,6 +4,7 @@ pub mod camera;
 pub mod http;
 pub mod publisher;
 pub mod rtsp_client;
+pub mod whep_viewer;
 
 use std::time::{Duration, Instant};
 
