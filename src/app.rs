@@ -7,9 +7,9 @@ mod ports_file;
 
 pub use listen::PortError;
 
-use crate::access::Access;
+use crate::access::{Access, CertificateError, Tls};
 use crate::bus::{Bus, LINGER};
-use crate::config::{Auth, Config, Listen, UdpPorts};
+use crate::config::{Auth, CertificateFiles, Config, Listen, UdpPorts};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
@@ -53,8 +53,12 @@ impl Default for Options {
 pub struct Addresses {
     /// Pages and API.
     pub http: Vec<SocketAddr>,
+    /// Pages and API over TLS.
+    pub https: Vec<SocketAddr>,
     /// RTSP.
     pub rtsp: Vec<SocketAddr>,
+    /// RTSP over TLS.
+    pub rtsps: Vec<SocketAddr>,
     /// The ports of RTP and RTCP over UDP, one pair for each address that RTSP is served at.
     pub rtsp_udp_ports: Vec<(u16, u16)>,
 }
@@ -65,6 +69,9 @@ pub enum StartError {
     /// A port could not be bound.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The certificate cannot be used.
+    #[error("`https`: {0}")]
+    Certificate(#[from] CertificateError),
     /// The ports file could not be written.
     #[error("cannot write the addresses to {path}: {source}", path = path.display())]
     PortsFile {
@@ -83,6 +90,7 @@ pub struct App {
     cameras: Cameras,
     state: HttpState,
     site: Arc<ArcSwap<Site>>,
+    tls: Option<Arc<Tls>>,
     addresses: Addresses,
     /// Cancelled to stop listening and to end viewers.
     viewers: CancellationToken,
@@ -104,7 +112,7 @@ impl App {
     /// Binds all ports, then starts the devices and serves.
     ///
     /// # Errors
-    /// [`StartError`] if a port or the ports file is not to be had; nothing runs then.
+    /// [`StartError`] if a port, the certificate or the ports file is not to be had; nothing runs then.
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let root = CancellationToken::new();
         let bus = Bus::new();
@@ -112,20 +120,36 @@ impl App {
         let access = Arc::new(access);
         let health = Arc::new(Health::default());
 
+        let tls = if config.https.is_some() || config.rtsps.is_some() {
+            Some(Arc::new(Tls::new(certificate(&config), &config.store.path)?))
+        } else {
+            None
+        };
         let web_listeners = listen::bind("http: listen", &effective(&config, &config.http.listen)).await?;
+        let https_listeners = match &config.https {
+            Some(https) => listen::bind("https: listen", &effective(&config, &https.listen)).await?,
+            None => Vec::new(),
+        };
         let rtsp_addresses = listen::resolve("rtsp: listen", &effective(&config, &config.rtsp.listen)).await?;
         let udp_ports = match config.rtsp.udp_ports {
             UdpPorts::Off => None,
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options()).map_err(|error| {
+        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options()).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;
+        if let (Some(rtsps), Some(tls)) = (&config.rtsps, &tls) {
+            let addresses = listen::resolve("rtsps: listen", &effective(&config, &rtsps.listen)).await?;
+            rtsp.bind_tls(&addresses, tls)
+                .map_err(|error| PortError::new("rtsps: listen", error.address, error.source))?;
+        }
         let addresses = Addresses {
             http: listen::addresses(&web_listeners),
+            https: listen::addresses(&https_listeners),
             rtsp: rtsp.local_addrs(),
+            rtsps: rtsp.tls_addrs(),
             rtsp_udp_ports: rtsp.udp_ports(),
         };
         if let Some(path) = &options.ports_file {
@@ -157,23 +181,38 @@ impl App {
         let viewers = root.child_token();
         let serving = TaskTracker::new();
         // All are registered before the first is served, so that nobody is told "ready" too early.
-        let rtsp_up: Vec<_> = addresses.rtsp.iter().map(|address| health.listener("rtsp", *address)).collect();
-        let http_up: Vec<_> = addresses.http.iter().map(|address| health.listener("http", *address)).collect();
+        let register = |name, addresses: &[SocketAddr]| -> Vec<_> {
+            addresses.iter().map(|address| health.listener(name, *address)).collect()
+        };
+        let rtsp_up = (register("rtsp", &addresses.rtsp), register("rtsps", &addresses.rtsps));
+        let (http_up, https_up) = (register("http", &addresses.http), register("https", &addresses.https));
         let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
         serving.spawn(async move {
             serve.await;
             drop(rtsp_up);
         });
-        for (listener, up) in web_listeners.into_iter().zip(http_up) {
+        let plain = web_listeners.into_iter().zip(http_up).map(|(listener, up)| (listener, None, up));
+        let secure = https_listeners.into_iter().zip(https_up).map(|(listener, up)| (listener, tls.clone(), up));
+        for (listener, tls, up) in plain.chain(secure) {
             let limits = http::Limits::default();
-            let serve = http::serve(listener, Arc::clone(&site), limits, viewers.clone(), serving.clone());
+            let serve = http::serve(listener, tls, Arc::clone(&site), limits, viewers.clone(), serving.clone());
             serving.spawn(async move {
                 serve.await;
                 drop(up);
             });
         }
-        tracing::info!(http = ?addresses.http, rtsp = ?addresses.rtsp, cameras = config.cameras.len(), "started");
-        Ok(Self { started: config, cameras, state, site, addresses, viewers, root, serving })
+        if let Some(tls) = tls.clone() {
+            let cancel = root.child_token();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = tls.renew() => {}
+                    () = cancel.cancelled() => {}
+                }
+            });
+        }
+        let Addresses { http, https, rtsp, rtsps, .. } = &addresses;
+        tracing::info!(?http, ?https, ?rtsp, ?rtsps, cameras = config.cameras.len(), "started");
+        Ok(Self { started: config, cameras, state, site, tls, addresses, viewers, root, serving })
     }
 
     /// The addresses really bound.
@@ -196,6 +235,11 @@ impl App {
         for key in needs_restart(&self.started, &config) {
             tracing::warn!("`{key}` has changed; that takes effect after a restart");
         }
+        if let Some(tls) = &self.tls
+            && let Err(error) = tls.reload(certificate(&config))
+        {
+            tracing::error!("`https`: {error}; the certificate stays as it was");
+        }
         self.state.access.replace(config.auth, config.users.clone());
         let state = HttpState { options: Arc::new(config.http.clone()), ..self.state.clone() };
         self.site.store(Arc::new(Site::new(state)));
@@ -217,6 +261,11 @@ impl App {
     }
 }
 
+/// The files of the certificate; without any it is self-made.
+fn certificate(config: &Config) -> Option<&CertificateFiles> {
+    config.https.as_ref()?.certificate.as_ref()
+}
+
 /// Keys that differ and are only read at start.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut keys = Vec::new();
@@ -226,6 +275,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         }
     };
     compare("http: listen", old.http.listen == new.http.listen);
+    let https = |config: &Config| config.https.as_ref().map(|https| https.listen.clone());
+    compare("https: listen", https(old) == https(new));
+    compare("rtsps: listen", old.rtsps == new.rtsps);
     compare("rtsp: listen", old.rtsp.listen == new.rtsp.listen);
     compare("rtsp: udp_ports", old.rtsp.udp_ports == new.rtsp.udp_ports);
     compare("store: path", old.store == new.store);

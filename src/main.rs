@@ -76,7 +76,8 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
     /// For containers and services: if the configuration names no users, the first start makes an `admin`, shows its
-    /// password once, and keeps its hash in this directory.
+    /// password once, and keeps its hash in this directory. Everything else that must survive a restart is kept there,
+    /// too, unless the configuration has a `store: path`.
     #[arg(long, value_name = "DIRECTORY", env = "STATE_DIRECTORY")]
     state_directory: Option<PathBuf>,
 }
@@ -156,15 +157,23 @@ fn complain(text: &str) {
 /// megabyte.
 fn levels(text: &str) -> Result<Targets, filter::ParseError> {
     let text = if text.is_empty() { "info" } else { text };
-    let levels: Targets = text.parse()?;
-    if text.contains("retina") {
-        return Ok(levels);
-    }
-    // It tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
-    // reconnection again. What matters of it stands in our own words.
+    let mut levels: Targets = text.parse()?;
     let quiet = levels.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::ERROR);
-    Ok(levels.with_target("retina", quiet))
+    for talkative in TALKATIVE {
+        if !text.contains(talkative) {
+            levels = levels.with_target(talkative, quiet);
+        }
+    }
+    Ok(levels)
 }
+
+/// Libraries that are heard only where `RUST_LOG` names them. What matters of what they say stands in our own words.
+const TALKATIVE: [&str; 2] = [
+    // Tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
+    // reconnection again.
+    "retina", // Warns of every player that sends an address as the name of the host.
+    "rustls",
+];
 
 fn start_log(format: LogFormat) {
     let (levels, mistake) = match levels(&std::env::var("RUST_LOG").unwrap_or_default()) {
@@ -210,7 +219,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 fn load(arguments: &Run) -> Option<Config> {
     let Some(file) = arguments.config.find() else {
         tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says what to do");
-        return with_first_admin(Config::default(), arguments.state_directory.as_deref());
+        return Some(with_state(Config::default(), arguments.state_directory.as_deref()));
     };
     let name = file.display().to_string();
     match config::load(&file) {
@@ -219,7 +228,7 @@ fn load(arguments: &Run) -> Option<Config> {
             for warning in &config.warnings {
                 tracing::warn!("{}", warning.in_file(&name));
             }
-            with_first_admin(config, arguments.state_directory.as_deref())
+            Some(with_state(config, arguments.state_directory.as_deref()))
         }
         Err(mistakes) => {
             for mistake in &mistakes.list {
@@ -230,11 +239,16 @@ fn load(arguments: &Run) -> Option<Config> {
     }
 }
 
-/// Adds the user made at the first start, if one is wanted and needed.
-fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> {
-    let Some(state) = state.filter(|_| config.auth == Auth::Users && config.users.is_empty()) else {
-        return Some(config);
-    };
+/// Keeps everything in the state directory unless the configuration names another place, and adds the user made at the
+/// first start, if one is needed.
+fn with_state(mut config: Config, state: Option<&Path>) -> Config {
+    let Some(state) = state else { return config };
+    if !config.store.named {
+        config.store.path = state.to_owned();
+    }
+    if config.auth == Auth::None || !config.users.is_empty() {
+        return config;
+    }
     match access::first_start(state) {
         Ok((users, made)) => {
             config.users = users;
@@ -252,7 +266,7 @@ fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> 
         // Without users everything listens on this machine only, which is safe.
         Err(error) => tracing::error!("no first user: {error}"),
     }
-    Some(config)
+    config
 }
 
 /// Serves until a signal ends it; `started` is called once everything listens.
@@ -278,6 +292,10 @@ async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyho
         Err(error @ StartError::Port(_)) => {
             tracing::error!("{error}");
             return Ok(ExitCode::from(PORT));
+        }
+        Err(error @ StartError::Certificate(_)) => {
+            tracing::error!("{error}");
+            return Ok(ExitCode::from(CONFIGURATION));
         }
         Err(error @ StartError::PortsFile { .. }) => {
             tracing::error!("{error}");
@@ -397,11 +415,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retina_is_quiet_unless_asked_for() {
+    fn libraries_are_quiet_unless_asked_for() {
         let enabled = |text: &str, target: &str, level: Level| levels(text).unwrap().would_enable(target, &level);
         assert!(enabled("", "fanlight::app", Level::INFO) && !enabled("", "fanlight::app", Level::DEBUG));
         assert!(enabled("debug", "fanlight", Level::DEBUG) && !enabled("debug", "retina::client", Level::INFO));
         assert!(enabled("", "retina", Level::ERROR) && !enabled("", "retina", Level::WARN));
+        assert!(!enabled("debug", "rustls::msgs", Level::WARN) && enabled("rustls=debug", "rustls", Level::DEBUG));
         assert!(enabled("info,retina=debug", "retina::client", Level::DEBUG));
         assert!(levels("info,=nonsense=").is_err());
     }

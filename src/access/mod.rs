@@ -1,4 +1,4 @@
-//! Who may: users, passwords, stream keys, limits on failures.
+//! Who may: users, passwords, stream keys, limits on failures, sessions; and TLS.
 //!
 //! HTTP takes the login password, as Basic or Bearer, against its argon2id hash, or the cookie that signing in with it
 //! gave. RTSP takes the user's stream key, as
@@ -12,11 +12,15 @@ mod limit;
 mod memory;
 pub mod password;
 mod session;
+mod tls;
 
 pub use authorization::{Authorization, Digest};
 pub use first_start::{FirstStartError, NewAdmin, first_start};
 pub(crate) use limit::Limiter;
 pub use session::{Renewed, SESSION};
+pub use tls::{CertificateError, Tls};
+
+pub(crate) use tls::blind_tls;
 
 pub use crate::config::{Auth, Role, User};
 

@@ -78,7 +78,7 @@ impl Default for Config {
             rtsps: None,
             auth: Auth::Users,
             users: Vec::new(),
-            store: Store { path: PathBuf::from("data") },
+            store: Store { path: PathBuf::from("data"), named: false },
             cameras: Vec::new(),
             warnings: Vec::new(),
         }
@@ -165,6 +165,8 @@ pub struct User {
 pub struct Store {
     /// The state directory. Needs a restart when changed.
     pub path: PathBuf,
+    /// Whether the file names it. If not, a state directory that the program is told of at start takes its place.
+    pub named: bool,
 }
 
 /// One entry of `cameras:`. Two are equal if a reload need not touch the camera.

@@ -174,7 +174,8 @@ fn store(fields: &mut Fields<'_, '_>) -> Store {
         fields.later(&["keep", "max_size", "upload"]);
         fields.finish();
     }
-    Store { path: path.unwrap_or_else(|| context.relative("data")) }
+    let named = path.is_some();
+    Store { path: path.unwrap_or_else(|| context.relative("data")), named }
 }
 
 fn cameras(fields: &mut Fields<'_, '_>) -> Vec<Camera> {

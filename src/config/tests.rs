@@ -42,7 +42,7 @@ fn camera(source: &str) -> crate::ingest::rtsp::Config {
 fn an_empty_file_is_the_default_but_for_the_place_of_relative_paths() {
     for text in ["", "# nothing\n", "cameras:\nusers:\nhttp:\n", "{}"] {
         let config = good(text);
-        let store = Store { path: PathBuf::from("/etc/fanlight/data") };
+        let store = Store { path: PathBuf::from("/etc/fanlight/data"), named: false };
         assert_eq!(config, Config { store, ..Config::default() }, "{text}");
     }
 }

@@ -12,6 +12,7 @@ mod ingest_simulated;
 mod players;
 mod program;
 mod rtsp_server;
+mod secure;
 mod support;
 mod webrtc;
 mod whep;

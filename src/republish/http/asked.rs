@@ -1,7 +1,7 @@
 //! How a request came to us: under which host, from which client, from which page; proxies that we trust looked
 //! through.
 
-use super::{Peer, Tls};
+use super::{OverTls, Peer};
 use crate::config;
 use axum::http::{HeaderMap, HeaderName, Request, header};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -87,7 +87,7 @@ impl AskedHost {
 pub(super) fn read<B>(request: &Request<B>, options: &config::Http) -> (Client, Option<AskedHost>) {
     let headers = request.headers();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-    let tls = request.extensions().get::<Tls>().is_some();
+    let tls = request.extensions().get::<OverTls>().is_some();
     let (ip, proxies) = client(headers, peer, options);
     let secure = match forwarded(headers, FORWARDED_PROTO, proxies) {
         Some(scheme) => scheme.eq_ignore_ascii_case("https"),
@@ -160,6 +160,20 @@ fn is_own(origin: &str, host: &AskedHost) -> bool {
 
 fn is_listed(origin: &str, options: &config::Http) -> bool {
     options.allow_origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+}
+
+/// Whether a listed page shows what we answer: it may then use pictures of ours as it may use the API.
+pub(super) fn for_listed_page(headers: &HeaderMap, options: &config::Http) -> bool {
+    if options.allow_origins.is_empty() {
+        return false;
+    }
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    // Where pictures are asked for, only this tells by whom; browsers name at least the origin.
+    let referer = || {
+        let (scheme, rest) = text(header::REFERER)?.split_once("://")?;
+        Some(format!("{scheme}://{}", rest.split(['/', '?']).next()?))
+    };
+    text(header::ORIGIN).map(str::to_owned).or_else(referer).is_some_and(|origin| is_listed(&origin, options))
 }
 
 /// Whether one of our own pages asks, as far as its browser tells. Such a page shows that one has to sign in; the
@@ -263,7 +277,7 @@ mod tests {
         let (client, host) = read(&request("192.0.2.1", &chain), &options);
         assert_eq!((client.secure, host.unwrap().host.as_str()), (true, "cameras.example.net"));
         let mut direct = request("198.51.100.7", &[("host", "fan")]);
-        direct.extensions_mut().insert(Tls);
+        direct.extensions_mut().insert(OverTls);
         assert!(read(&direct, &options).0.secure);
     }
 
@@ -312,6 +326,16 @@ mod tests {
             *request.method_mut() = method.parse().unwrap();
             assert_eq!(is_foreign(&request, &host, &options), foreign, "{method} {headers:?}");
         }
+    }
+
+    #[test]
+    fn pictures_are_for_listed_pages_too() {
+        let shown = |headers: &[(&str, &str)]| for_listed_page(request("192.0.2.9", headers).headers(), &options());
+        assert!(
+            shown(&[("referer", "https://home.example:8123/")]) && shown(&[("origin", "https://home.example:8123")])
+        );
+        assert!(!shown(&[("referer", "https://evil.example/https://home.example:8123/")]) && !shown(&[]));
+        assert!(!shown(&[("origin", "https://evil.example"), ("referer", "https://home.example:8123/")]));
     }
 
     #[test]

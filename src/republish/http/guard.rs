@@ -17,7 +17,7 @@ use super::{session, signin};
 use crate::access::{Access, HTTP_CHALLENGE, HttpVerdict, Role, User};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
@@ -25,6 +25,8 @@ use hyper::body::Body as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Who may show what is answered.
+pub(super) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// For what our own pages fetch: with any other challenge browsers open a password box of their own.
 pub(super) const PAGE_CHALLENGE: &str = "Bearer realm=\"Fanlight\"";
 
@@ -73,7 +75,11 @@ pub(super) async fn guard(State(state): State<HttpState>, mut request: Request<B
         Ok(admitted) => admitted,
         Err(response) => return *response,
     };
+    let shown_elsewhere = asked::for_listed_page(request.headers(), &state.options);
     let mut response = next.run(request).await;
+    if shown_elsewhere {
+        response.headers_mut().insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+    }
     let Some(Admitted { user, client, renewed }) = admitted else { return response };
     if let Some(cookie) = renewed
         && !response.headers().contains_key(header::SET_COOKIE)

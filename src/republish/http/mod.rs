@@ -79,7 +79,7 @@ pub struct Peer(pub SocketAddr);
 
 /// Marks a request that came over TLS, a request extension that [`serve()`] sets.
 #[derive(Clone, Copy, Debug)]
-pub struct Tls;
+pub struct OverTls;
 
 impl HttpState {
     fn trusts(&self, peer: IpAddr) -> bool {
@@ -180,7 +180,7 @@ async fn secured(mut response: Response, ancestors: Arc<str>) -> Response {
         // Our own pages name themselves to us, see `asked::by_own_page`.
         (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (guard::RESOURCE_POLICY, "same-origin"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }

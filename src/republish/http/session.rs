@@ -151,3 +151,6 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
 async fn sign_out(Extension(client): Extension<Client>) -> Response {
     with_cookie(StatusCode::NO_CONTENT.into_response(), set_cookie("", 0, client.secure))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 
 use super::HttpState;
 use super::guard::PAGE_CHALLENGE;
-use super::page::{asset, escaped};
 use super::problem::AsIs;
 use axum::Router;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
@@ -67,6 +66,15 @@ pub(super) fn page(status: StatusCode, path: &str, next: &str, words: Option<&st
     response
 }
 
+async fn asset(media_type: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+}
+
+/// Text as it may stand in a quoted HTML attribute.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +90,11 @@ mod tests {
         {
             assert_eq!(inside(bad), "/", "{bad:?}");
         }
+    }
+
+    #[test]
+    fn addresses_stay_in_their_attribute() {
+        assert_eq!(escaped("\"><script>&"), "&quot;&gt;&lt;script&gt;&amp;");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod server;
 mod shard;
 mod target;
 mod transport;
+mod tunnel;
 mod udp;
 mod viewer;
 

@@ -1,9 +1,11 @@
 //! Listening, accepting, and what all connections share.
 
 use super::connection::{self, Peer};
+use super::output::Socket as Media;
 use super::shard::Hub;
+use super::tunnel;
 use super::udp::UdpPair;
-use crate::access::Access;
+use crate::access::{Access, Tls};
 use crate::bus::{Bus, Stream};
 use crate::republish::crowd::Crowd;
 use crate::republish::rtp::Feeds;
@@ -37,6 +39,8 @@ pub struct Options {
     pub per_address: usize,
     /// Packets that are shared with other servers.
     pub feeds: Arc<Feeds>,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
 }
 
 impl Default for Options {
@@ -48,6 +52,7 @@ impl Default for Options {
             connections: 4_096,
             per_address: 1_024,
             feeds: Arc::default(),
+            handshake: Duration::from_secs(10),
         }
     }
 }
@@ -115,6 +120,7 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(TcpListener, Option<Arc<UdpPair>>)>,
+    secure: Vec<(TcpListener, Arc<Tls>)>,
     statistics: Arc<Statistics>,
     options: Options,
 }
@@ -145,7 +151,25 @@ impl Server {
             };
             listeners.push((listener, pair));
         }
-        Ok(Self { listeners, statistics: Arc::default(), options })
+        Ok(Self { listeners, secure: Vec::new(), statistics: Arc::default(), options })
+    }
+
+    /// Binds more TCP listeners, for RTSP over TLS. Viewers there get their media within the connection only: over UDP
+    /// it would go out in the clear.
+    ///
+    /// # Errors
+    /// [`BindError`] with the first address that is taken.
+    pub fn bind_tls(&mut self, listen: &[SocketAddr], tls: &Arc<Tls>) -> Result<(), BindError> {
+        for &address in listen {
+            let listener = listen_tcp(address).map_err(|source| BindError { protocol: "TCP", address, source })?;
+            self.secure.push((listener, Arc::clone(tls)));
+        }
+        Ok(())
+    }
+
+    /// The addresses really bound for RTSP over TLS, in the order given.
+    pub fn tls_addrs(&self) -> Vec<SocketAddr> {
+        self.secure.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
     /// The addresses really bound, in the order given.
@@ -184,7 +208,10 @@ impl Server {
                 receiving.push(Arc::clone(pair));
                 tasks.spawn(Arc::clone(pair).receive(cancel.clone()));
             }
-            tasks.spawn(accept(listener, pair, Arc::clone(&shared), cancel.clone()));
+            tasks.spawn(accept(listener, pair, None, Arc::clone(&shared), cancel.clone()));
+        }
+        for (listener, tls) in self.secure {
+            tasks.spawn(accept(listener, None, Some(tls), Arc::clone(&shared), cancel.clone()));
         }
         cancel.cancelled().await;
         tasks.close();
@@ -207,7 +234,13 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// Says that connections are closed at once, and not more often than this.
 const COMPLAIN: Duration = Duration::from_secs(30);
 
-async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Shared>, cancel: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    udp: Option<Arc<UdpPair>>,
+    tls: Option<Arc<Tls>>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+) {
     let mut complained: Option<Instant> = None;
     let mut complain = move |what: &str| {
         if complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
@@ -242,10 +275,15 @@ async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Sh
             continue;
         }
         let Ok(local) = socket.local_addr() else { continue };
-        let peer = Peer { address, local, udp: udp.clone() };
-        let connection = connection::serve(Arc::clone(&shared), socket, peer, cancel.child_token());
+        let peer = Peer { address, local, udp: udp.clone(), secure: tls.is_some() };
+        let (serving, tls, cancel) = (Arc::clone(&shared), tls.clone(), cancel.child_token());
+        shared.statistics.connections.fetch_add(1, Ordering::Relaxed);
         shared.tasks.spawn(async move {
-            connection.await;
+            match tls {
+                None => connection::serve(&serving, Media::Tcp(socket), peer, cancel).await,
+                Some(tls) => tunnel::serve(&serving, &tls, socket, peer, cancel).await,
+            }
+            serving.statistics.connections.fetch_sub(1, Ordering::Relaxed);
             drop(counted);
         });
     }

@@ -3,8 +3,10 @@
 pub mod camera;
 pub mod http;
 pub mod publisher;
+pub mod routes;
 pub mod rtsp_client;
 pub mod whep_viewer;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 
