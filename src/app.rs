@@ -9,12 +9,13 @@ pub use listen::PortError;
 
 use crate::access::{Access, CertificateError, Tls};
 use crate::bus::{Bus, LINGER};
-use crate::config::{Auth, CertificateFiles, Config, Listen, UdpPorts};
+use crate::config::{self, Auth, CertificateFiles, Config, Listen, UdpPorts};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
 use crate::republish::http::{self, HttpState, Site};
-use crate::republish::rtsp;
+use crate::republish::rtp::Feeds;
+use crate::republish::{rtsp, webrtc};
 use arc_swap::ArcSwap;
 use cameras::Cameras;
 use serde::Serialize;
@@ -61,6 +62,8 @@ pub struct Addresses {
     pub rtsps: Vec<SocketAddr>,
     /// The ports of RTP and RTCP over UDP, one pair for each address that RTSP is served at.
     pub rtsp_udp_ports: Vec<(u16, u16)>,
+    /// WebRTC, UDP and TCP; empty if it is off.
+    pub webrtc: Vec<SocketAddr>,
 }
 
 /// Why the program cannot start.
@@ -101,11 +104,16 @@ pub struct App {
 }
 
 /// As many RTSP connections as file descriptors allow, with some left for pages, cameras and files.
-fn rtsp_options() -> rtsp::Options {
+fn rtsp_options(feeds: &Arc<Feeds>) -> rtsp::Options {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let options = rtsp::Options::default();
     let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    rtsp::Options { connections: options.connections.min(most), ..options }
+    rtsp::Options { connections: options.connections.min(most), feeds: Arc::clone(feeds), ..options }
+}
+
+fn webrtc_options(config: &config::Webrtc, feeds: Arc<Feeds>) -> webrtc::Options {
+    let (candidates, ice_servers) = (config.candidates.clone(), config.ice_servers.clone());
+    webrtc::Options { candidates, ice_servers, feeds, ..webrtc::Options::default() }
 }
 
 impl App {
@@ -136,7 +144,9 @@ impl App {
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options()).map_err(|error| {
+        // Viewers of both protocols share the packets.
+        let feeds = Arc::<Feeds>::default();
+        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options(&feeds)).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;
@@ -145,12 +155,21 @@ impl App {
             rtsp.bind_tls(&addresses, tls)
                 .map_err(|error| PortError::new("rtsps: listen", error.address, error.source))?;
         }
+        let webrtc_addresses = listen::resolve(listen::WEBRTC, &effective(&config, &config.webrtc.listen)).await?;
+        let webrtc = match &webrtc_addresses[..] {
+            [] => None,
+            some => Some(
+                webrtc::Server::bind(some, webrtc_options(&config.webrtc, feeds))
+                    .map_err(|error| PortError::new(listen::WEBRTC, error.address, error.source))?,
+            ),
+        };
         let addresses = Addresses {
             http: listen::addresses(&web_listeners),
             https: listen::addresses(&https_listeners),
             rtsp: rtsp.local_addrs(),
             rtsps: rtsp.tls_addrs(),
             rtsp_udp_ports: rtsp.udp_ports(),
+            webrtc: webrtc.as_ref().map(|webrtc| webrtc.local_addrs()).unwrap_or_default(),
         };
         if let Some(path) = &options.ports_file {
             let failed = |source| StartError::PortsFile { path: path.clone(), source };
@@ -158,7 +177,7 @@ impl App {
         }
         if access.loopback_only() {
             tracing::warn!(
-                "there are no users, so pages, API and RTSP are on this machine only: `fanlight password admin` \
+                "there are no users, so pages, API, RTSP and WebRTC are on this machine only: `fanlight password admin` \
                  prints a line for `users:` that opens them to the network, `auth: none` opens them to everybody"
             );
         }
@@ -172,8 +191,8 @@ impl App {
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
             rtsp_statistics: rtsp.statistics(),
+            webrtc: webrtc.clone(),
             transcoder: Arc::default(),
-            webrtc: None,
             whep: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
@@ -186,11 +205,19 @@ impl App {
         };
         let rtsp_up = (register("rtsp", &addresses.rtsp), register("rtsps", &addresses.rtsps));
         let (http_up, https_up) = (register("http", &addresses.http), register("https", &addresses.https));
+        let webrtc_up = register("webrtc", &addresses.webrtc);
         let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
         serving.spawn(async move {
             serve.await;
             drop(rtsp_up);
         });
+        if let Some(webrtc) = webrtc {
+            let serve = webrtc.serve(Arc::clone(&access), viewers.clone());
+            serving.spawn(async move {
+                serve.await;
+                drop(webrtc_up);
+            });
+        }
         let plain = web_listeners.into_iter().zip(http_up).map(|(listener, up)| (listener, None, up));
         let secure = https_listeners.into_iter().zip(https_up).map(|(listener, up)| (listener, tls.clone(), up));
         for (listener, tls, up) in plain.chain(secure) {
@@ -210,8 +237,8 @@ impl App {
                 }
             });
         }
-        let Addresses { http, https, rtsp, rtsps, .. } = &addresses;
-        tracing::info!(?http, ?https, ?rtsp, ?rtsps, cameras = config.cameras.len(), "started");
+        let Addresses { http, https, rtsp, rtsps, webrtc, .. } = &addresses;
+        tracing::info!(?http, ?https, ?rtsp, ?rtsps, ?webrtc, cameras = config.cameras.len(), "started");
         Ok(Self { started: config, cameras, state, site, tls, addresses, viewers, root, serving })
     }
 
@@ -241,6 +268,9 @@ impl App {
             tracing::error!("`https`: {error}; the certificate stays as it was");
         }
         self.state.access.replace(config.auth, config.users.clone());
+        if let Some(webrtc) = &self.state.webrtc {
+            webrtc.reload(config.webrtc.candidates.clone(), config.webrtc.ice_servers.clone());
+        }
         let state = HttpState { options: Arc::new(config.http.clone()), ..self.state.clone() };
         self.site.store(Arc::new(Site::new(state)));
         self.cameras.become_those(&config.cameras).await;
@@ -280,6 +310,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare("rtsps: listen", old.rtsps == new.rtsps);
     compare("rtsp: listen", old.rtsp.listen == new.rtsp.listen);
     compare("rtsp: udp_ports", old.rtsp.udp_ports == new.rtsp.udp_ports);
+    compare("webrtc: listen", old.webrtc.listen == new.webrtc.listen);
     compare("store: path", old.store == new.store);
     if is_closed(old) && !is_closed(new) {
         // The listeners are on loopback still.

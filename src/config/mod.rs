@@ -16,12 +16,14 @@ mod sections;
 pub(crate) mod tree;
 mod users;
 mod values;
+mod webrtc;
 
 pub use http::Http;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 pub use users::{HashError, check_hash, is_user_name};
 pub use values::{Host, Listen, Network, UdpPorts, duration, size};
+pub use webrtc::{Candidate, IceServer, Webrtc};
 
 pub(crate) use mask::hide_in_url;
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub rtsp: Rtsp,
     /// RTSP over TLS; off unless the section is there.
     pub rtsps: Option<Rtsps>,
+    /// The WebRTC server.
+    pub webrtc: Webrtc,
     /// Whether users are asked for.
     pub auth: Auth,
     /// Who may, in the order of the file.
@@ -76,6 +80,11 @@ impl Default for Config {
                 udp_ports: UdpPorts::Pair(8000),
             },
             rtsps: None,
+            webrtc: Webrtc {
+                listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8555)],
+                candidates: Vec::new(),
+                ice_servers: Vec::new(),
+            },
             auth: Auth::Users,
             users: Vec::new(),
             store: Store { path: PathBuf::from("data"), named: false },

@@ -331,6 +331,11 @@ impl<'n, 'c> Fields<'n, 'c> {
         (!matches!(entry.value.value, Value::Null)).then_some(entry.value)
     }
 
+    /// The value of a key, without asking for it.
+    pub(crate) fn value(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.value)
+    }
+
     /// Like [`Self::take`]; a missing one is a mistake of the whole mapping.
     pub(crate) fn required(&mut self, name: &str) -> Option<&'n Node> {
         let found = self.take(name);

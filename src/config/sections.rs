@@ -1,14 +1,15 @@
 //! The sections of the file, one function each.
 
-use super::read::Fields;
+use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
 use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
-use super::{Auth, Camera, CertificateFiles, Config, Http, Https, Rtsp, Rtsps, Store, User};
+use super::webrtc;
+use super::{Auth, Camera, CertificateFiles, Config, Http, Https, Rtsp, Rtsps, Store, User, Webrtc};
 use crate::ingest::Source;
 
 /// Sections that later versions will know.
-const LATER: [&str; 7] = ["webrtc", "mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
+const LATER: [&str; 6] = ["mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
 /// Cameras for the home serve fewer clients than this.
 const MANY_CONNECTIONS: usize = 8;
 
@@ -21,6 +22,7 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
         https: https(&mut fields, &mut taken),
         rtsp: rtsp(&mut fields, default.rtsp, &mut taken),
         rtsps: rtsps(&mut fields, &mut taken),
+        webrtc: webrtc(&mut fields, default.webrtc, &mut taken),
         users: users(&mut fields),
         auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
         store: store(&mut fields),
@@ -148,12 +150,7 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
     let outer = fields.place;
     let mut inner = section(fields, "rtsp");
     let Some(fields) = inner.as_mut() else {
-        for listen in &default.listen {
-            if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
-                let port = listen.port;
-                fields.context.mistake(outer, format!("port {port} of `{other}` is the default of `rtsp.listen`"));
-            }
-        }
+        default_ports(fields.context, outer, "rtsp.listen", &default.listen, taken);
         return default;
     };
     let listen = listen(fields, "rtsp.listen", default.listen, taken);
@@ -164,6 +161,45 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
         fields.finish();
     }
     Rtsp { listen, udp_ports: ports.unwrap_or(default.udp_ports) }
+}
+
+/// A section that is not there takes its default ports, unless they are taken.
+fn default_ports(context: &Context<'_>, place: Place, key: &'static str, listens: &[Listen], taken: &mut Taken) {
+    for listen in listens {
+        if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
+            let port = listen.port;
+            context.mistake(place, format!("port {port} of `{other}` is the default of `{key}`"));
+        }
+        taken.push((listen.clone(), key));
+    }
+}
+
+fn webrtc(fields: &mut Fields<'_, '_>, default: Webrtc, taken: &mut Taken) -> Webrtc {
+    let outer = fields.place;
+    let off = |node: &Node| match &node.value {
+        Value::Text(text) => matches!(text.as_str(), "off" | "false" | "no"),
+        Value::List(list) => list.is_empty(),
+        Value::Null | Value::Map(_) => false,
+    };
+    let context = fields.context;
+    let Some(node) = fields.take("webrtc") else {
+        default_ports(context, outer, "webrtc.listen", &default.listen, taken);
+        return default;
+    };
+    if off(node) {
+        return Webrtc { listen: Vec::new(), ..default };
+    }
+    let Some(mut fields) = Fields::of(context, node) else { return default };
+    let listen = if fields.value("listen").is_some_and(off) {
+        fields.take("listen");
+        Vec::new()
+    } else {
+        listen(&mut fields, "webrtc.listen", default.listen, taken)
+    };
+    let candidates = fields.take("candidates").map(|node| webrtc::candidates(context, node));
+    let ice_servers = fields.take("ice_servers").map(|node| webrtc::ice_servers(context, node));
+    fields.finish();
+    Webrtc { listen, candidates: candidates.unwrap_or_default(), ice_servers: ice_servers.unwrap_or_default() }
 }
 
 fn store(fields: &mut Fields<'_, '_>) -> Store {

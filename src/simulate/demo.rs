@@ -93,6 +93,7 @@ impl Demo {
         let listen = reach.listen();
         let (rtsp, http) = (free_tcp(listen, 8554)?, free_tcp(listen, 8484)?);
         let udp = free_udp_pair(listen, 8000)?;
+        let webrtc = free_both(listen, 8555)?;
         let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
         let config = dir.path().join("fanlight.yaml");
         let admin = (reach == Reach::Lan).then(Admin::new);
@@ -105,6 +106,7 @@ impl Demo {
 # Written by `fanlight demo`; removed when the demo ends. Yours looks the same, with your cameras' addresses.
 http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
+webrtc: {{ listen: \"{webrtc}\" }}
 {who}cameras:
   hall:                       # short form: just the address
     source: {}
@@ -188,6 +190,17 @@ Ctrl-C ends the demo.
 fn free_tcp(listen: Ipv4Addr, preferred: u16) -> std::io::Result<SocketAddr> {
     let any = || TcpListener::bind((listen, 0));
     TcpListener::bind((listen, preferred)).or_else(|_| any())?.local_addr()
+}
+
+/// The same for a number that is free in TCP and UDP.
+fn free_both(listen: Ipv4Addr, preferred: u16) -> std::io::Result<SocketAddr> {
+    let both = |port: u16| {
+        let listener = TcpListener::bind((listen, port))?;
+        let address = listener.local_addr()?;
+        UdpSocket::bind(address).map(|_| address)
+    };
+    let any = || (0..64).find_map(|_| both(0).ok()).ok_or_else(|| std::io::ErrorKind::AddrInUse.into());
+    both(preferred).or_else(|_| any())
 }
 
 /// An even UDP port whose successor is free too (RFC 3550 section 11): `preferred` or any.

@@ -33,8 +33,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 /// On any free ports of loopback, open to everybody.
-const OPEN: &str =
-    "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nauth: none\ncameras:\n";
+const OPEN: &str = "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nwebrtc: { listen: \"127.0.0.1:0\" }\nauth: none\ncameras:\n";
 
 /// Waits between attempts of a tenth of the usual, so that tests see many.
 fn quick() -> Pace {

@@ -98,7 +98,7 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state)));
-        tokio::spawn(serve(listener, site, Limits::default(), cancel.clone(), TaskTracker::new()));
+        tokio::spawn(serve(listener, None, site, Limits::default(), cancel.clone(), TaskTracker::new()));
         tokio::spawn(webrtc.serve(Arc::clone(&rig.access), cancel.clone()));
         Self { bus, access: rig.access, address, cancel, cameras: Vec::new() }
     }

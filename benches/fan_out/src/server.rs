@@ -137,7 +137,7 @@ fn fanlight(env: &Env, url: &str) -> Result<(Process, SocketAddr)> {
     std::fs::write(
         &config,
         format!(
-            "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: {udp}-{} }}\nauth: none\n\
+            "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: {udp}-{} }}\nwebrtc: off\nauth: none\n\
              cameras:\n  cam:\n    source: {url}\n    max_connections: 1\n",
             udp + 1
         ),

@@ -3,6 +3,7 @@
 use super::HttpState;
 use crate::bus::State as DeviceState;
 use crate::republish::rtsp::Statistics;
+use crate::republish::webrtc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -57,6 +58,9 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     program(&mut text, &state);
     cameras(&mut text, &state);
     rtsp(&mut text, &state.rtsp_statistics);
+    if let Some(server) = &state.webrtc {
+        webrtc(&mut text, &server.statistics());
+    }
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
 }
@@ -134,6 +138,23 @@ fn rtsp(text: &mut Text, counted: &Statistics) {
     text.single("fanlight_rtsp_units_total", Counter, help, total(&counted.units));
     let help = "Pictures left out for RTSP viewers that were late.";
     text.single("fanlight_rtsp_dropped_total", Counter, help, total(&counted.dropped));
+}
+
+fn webrtc(text: &mut Text, counted: &webrtc::Statistics) {
+    use Type::{Counter, Gauge};
+    let sessions = counted.sessions.load(Ordering::Relaxed) as f64;
+    text.single("fanlight_webrtc_sessions", Gauge, "WebRTC sessions now, connected or not.", sessions);
+    let total = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let help = "WebRTC viewers that were connected.";
+    text.single("fanlight_webrtc_viewers_total", Counter, help, total(&counted.viewers));
+    let help = "RTP packets sent to WebRTC viewers, those sent again included.";
+    text.single("fanlight_webrtc_packets_total", Counter, help, total(&counted.packets));
+    let help = "RTP packets sent again because a WebRTC viewer missed them.";
+    text.single("fanlight_webrtc_retransmitted_total", Counter, help, total(&counted.retransmitted));
+    let help = "RTP packets that WebRTC viewers reported as lost.";
+    text.single("fanlight_webrtc_lost_total", Counter, help, total(&counted.lost));
+    let help = "Pictures left out for WebRTC viewers that were late.";
+    text.single("fanlight_webrtc_dropped_total", Counter, help, total(&counted.dropped));
 }
 
 /// The process itself, under the names that all Prometheus clients use.

@@ -63,10 +63,10 @@ pub struct HttpState {
     pub rtsp: Arc<[SocketAddr]>,
     /// What the RTSP server counts.
     pub rtsp_statistics: Arc<Statistics>,
+    /// The WebRTC server, unless it is off.
+    pub webrtc: Option<Arc<webrtc::Server>>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
-    /// The WebRTC server; `None` where it is off.
-    pub webrtc: Option<Arc<webrtc::Server>>,
     /// Its signalling.
     pub whep: Arc<Whep>,
     /// From the configuration.

@@ -36,7 +36,7 @@ pub(super) struct Security {
 }
 
 /// The lines of the offer that belong to the whole or to the section of that kind.
-fn lines<'a>(offer: &'a Offer, kind: Kind) -> impl Iterator<Item = &'a str> {
+fn lines(offer: &Offer, kind: Kind) -> impl Iterator<Item = &str> {
     let mut section = None;
     offer.text.lines().map(str::trim_end).filter(move |line| {
         if let Some(media) = line.strip_prefix("m=") {

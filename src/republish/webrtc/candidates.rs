@@ -1,8 +1,7 @@
 //! The addresses that viewers are told to try (RFC 8839 section 5.1, RFC 6544 section 4.5).
 
 use super::peer;
-use super::server::Candidate;
-use crate::config::Host;
+use crate::config::{Candidate, Host};
 use std::net::{IpAddr, SocketAddr};
 
 /// As many addresses as are told; a machine with more has bridges and containers that no viewer reaches.

@@ -12,7 +12,7 @@ use super::tcp;
 use super::viewer::{Arrangement, Viewer};
 use crate::access::{Access, User};
 use crate::bus::Device;
-use crate::config::{Host, Secret};
+use crate::config::{Candidate, Host, IceServer};
 use crate::republish::crowd::{Counted, Crowd};
 use crate::republish::rtp::Feeds;
 use crate::republish::udp::Socket;
@@ -31,26 +31,6 @@ use tokio_util::task::TaskTracker;
 const LOOK_UP: Duration = Duration::from_secs(60);
 /// How often any free port is tried until both protocols have the same.
 const ATTEMPTS: usize = 32;
-
-/// An address that viewers are told to try, besides what this machine knows of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The address, or a name that is looked up.
-    pub host: Host,
-    /// The port; without one, the port that is listened on.
-    pub port: Option<u16>,
-}
-
-/// A STUN or TURN server for viewers; we use none ourselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IceServer {
-    /// URLs as in RFC 7064 and RFC 7065: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=…]`, `turns:…`.
-    pub urls: Vec<String>,
-    /// The user name for TURN.
-    pub username: Option<String>,
-    /// The password for TURN.
-    pub credential: Option<Secret>,
-}
 
 /// What can be set; the defaults suit browsers.
 #[derive(Clone, Debug)]

@@ -24,14 +24,17 @@ async fn a_taken_port_ends_it_with_code_3_and_a_proposal() {
         .map(|socket| (socket.local_addr().unwrap().port(), socket))
         .find_map(|(port, socket)| port.is_multiple_of(2).then_some((socket, port)))
         .unwrap();
-    for (key, port, http, rtsp, udp_ports) in [
-        ("http: listen", tcp, tcp, 0, "0".to_owned()),
-        ("rtsp: listen", tcp, 0, tcp, "0".to_owned()),
-        ("rtsp: udp_ports", udp, 0, 0, format!("{udp}-{}", udp + 1)),
+    for (key, port, http, rtsp, udp_ports, webrtc) in [
+        ("http: listen", tcp, tcp, 0, "0".to_owned(), 0),
+        ("rtsp: listen", tcp, 0, tcp, "0".to_owned(), 0),
+        ("rtsp: udp_ports", udp, 0, 0, format!("{udp}-{}", udp + 1), 0),
+        ("webrtc: listen", tcp, 0, 0, "0".to_owned(), tcp),
+        ("webrtc: listen", udp, 0, 0, "0".to_owned(), udp),
     ] {
         let config = format!(
             "http: {{ listen: \"127.0.0.1:{http}\" }}\nauth: none\n\
-             rtsp: {{ listen: \"127.0.0.1:{rtsp}\", udp_ports: {udp_ports} }}\n"
+             rtsp: {{ listen: \"127.0.0.1:{rtsp}\", udp_ports: {udp_ports} }}\n\
+             webrtc: {{ listen: \"127.0.0.1:{webrtc}\" }}\n"
         );
         let mut process = Process::spawn(&config, |_, _| {});
         assert_eq!(process.ends().await.code(), Some(3), "{}", process.log());
@@ -45,10 +48,11 @@ async fn a_taken_port_ends_it_with_code_3_and_a_proposal() {
             proposed.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()).unwrap().parse().unwrap();
         assert_ne!(free, port);
         let address = SocketAddr::from(([127, 0, 0, 1], free));
-        if key == "rtsp: udp_ports" {
-            UdpSocket::bind(address).unwrap();
-        } else {
+        if key != "rtsp: udp_ports" {
             TcpListener::bind(address).unwrap();
+        }
+        if key == "rtsp: udp_ports" || key == "webrtc: listen" {
+            UdpSocket::bind(address).unwrap();
         }
         assert!(proposed.contains(&format!("`{key}`")), "{line}");
     }
@@ -174,7 +178,7 @@ async fn secrets_appear_nowhere() {
     let encoded = utf8_percent_encode(odd, NON_ALPHANUMERIC);
     let config = format!(
         "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\n\
-         https: {{ listen: \"127.0.0.1:0\" }}\nrtsps: {{ listen: \"127.0.0.1:0\" }}\nusers:\n  \
+         webrtc: {{ listen: \"127.0.0.1:0\" }}\nhttps: {{ listen: \"127.0.0.1:0\" }}\nrtsps: {{ listen: \"127.0.0.1:0\" }}\nusers:\n  \
          - {{ name: admin, role: admin, password_hash: \"{hash}\", stream_key: {key} }}\ncameras:\n  \
          by_url: {{ source: \"{}\" }}\n  \
          by_env: {{ source: {{ rtsp: {{ url: \"{}\", username: viewer, password: \"${{CANARY}}\" }} }} }}\n  \

@@ -21,7 +21,7 @@ impl House {
     /// A gateway on free ports in front of those cameras, ready to be watched.
     pub(super) async fn of(cameras: Vec<(&str, Options)>) -> Self {
         let mut yaml = String::from(
-            "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nauth: none\ncameras:\n",
+            "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nwebrtc: { listen: \"127.0.0.1:0\" }\nauth: none\ncameras:\n",
         );
         let mut started = Vec::new();
         for (name, options) in cameras {

@@ -5,8 +5,8 @@ pub mod http;
 pub mod publisher;
 pub mod routes;
 pub mod rtsp_client;
-pub mod whep_viewer;
 pub mod tls;
+pub mod whep_viewer;
 
 use std::time::{Duration, Instant};
 

@@ -4,11 +4,12 @@ use super::PATIENCE;
 use fanlight::media::Kind;
 use fanlight::republish::webrtc::{Offer, Session};
 use rtc::interceptor::Registry;
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_PCMU, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::sdp::RTCSessionDescription;
-use rtc::peer_connection::configuration::RTCOfferOptions;
+use rtc::peer_connection::transport::RTCIceCandidateInit;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp::Packet;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionState,
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
 };
 
 /// How a viewer is to be.
@@ -38,11 +39,13 @@ impl Default for Wishes {
     }
 }
 
+/// Each with its SSRC.
+type Tracks = Arc<Mutex<Vec<(Kind, u32, Arc<dyn TrackRemote>)>>>;
+
 struct Handler {
     gathered: watch::Sender<bool>,
-    state: watch::Sender<RTCPeerConnectionState>,
     packets: mpsc::UnboundedSender<(Kind, Packet)>,
-    tracks: Arc<Mutex<Vec<(Kind, u32, Arc<dyn TrackRemote>)>>>,
+    tracks: Tracks,
 }
 
 #[async_trait::async_trait]
@@ -52,10 +55,6 @@ impl PeerConnectionEventHandler for Handler {
             *gathered |= state == RTCIceGatheringState::Complete;
             *gathered
         });
-    }
-
-    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        self.state.send_replace(state);
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
@@ -79,9 +78,9 @@ impl PeerConnectionEventHandler for Handler {
 pub struct Viewer {
     peer: Arc<dyn PeerConnection>,
     pub offer: String,
-    state: watch::Receiver<RTCPeerConnectionState>,
+    tcp: bool,
     packets: mpsc::UnboundedReceiver<(Kind, Packet)>,
-    tracks: Arc<Mutex<Vec<(Kind, u32, Arc<dyn TrackRemote>)>>>,
+    tracks: Tracks,
     /// Packets of pictures so far, by sequence number from the first one.
     pub seen: BTreeMap<u16, Instant>,
 }
@@ -106,10 +105,9 @@ impl Viewer {
         media.register_codec(codec(MIME_TYPE_PCMU, 8_000, 1, "", 0), RtpCodecKind::Audio).unwrap();
         let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
         let (gathered, mut is_gathered) = watch::channel(false);
-        let (state, states) = watch::channel(RTCPeerConnectionState::New);
         let (sender, packets) = mpsc::unbounded_channel();
         let tracks = Arc::default();
-        let handler = Arc::new(Handler { gathered, state, packets: sender, tracks: Arc::clone(&tracks) });
+        let handler = Arc::new(Handler { gathered, packets: sender, tracks: Arc::clone(&tracks) });
         let settings = SettingEngineBuilder::new()
             .with_include_loopback_candidate(true)
             .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
@@ -136,7 +134,7 @@ impl Viewer {
         peer.set_local_description(offer).await.unwrap();
         tokio::time::timeout(PATIENCE, is_gathered.wait_for(|done| *done)).await.expect("gathered").unwrap();
         let offer = peer.local_description().await.unwrap().sdp;
-        Self { peer, offer, state: states, packets, tracks, seen: BTreeMap::new() }
+        Self { peer, offer, tcp: wishes.tcp, packets, tracks, seen: BTreeMap::new() }
     }
 
     /// What signalling reads of the offer.
@@ -145,8 +143,16 @@ impl Viewer {
     }
 
     pub async fn answer(&self, text: &str) {
-        let answer = RTCSessionDescription::answer(text.to_owned()).unwrap();
+        // The crate only connects to TCP candidates that come one by one.
+        let (candidates, rest): (Vec<_>, Vec<_>) =
+            text.lines().partition(|line| self.tcp && line.starts_with("a=candidate:"));
+        let answer = RTCSessionDescription::answer(rest.join("\r\n") + "\r\n").unwrap();
         self.peer.set_remote_description(answer).await.unwrap();
+        for candidate in candidates.iter().filter(|line| line.contains(" tcp ")) {
+            let candidate = candidate.trim_start_matches("a=").to_owned();
+            let candidate = RTCIceCandidateInit { candidate, ..RTCIceCandidateInit::default() };
+            self.peer.add_ice_candidate(candidate).await.unwrap();
+        }
     }
 
     pub async fn accept(&self, session: &Session) {
@@ -155,19 +161,10 @@ impl Viewer {
 
     /// A new offer that restarts ICE.
     pub async fn restart(&mut self) {
-        let options = RTCOfferOptions { ice_restart: true, ..RTCOfferOptions::default() };
+        let options = RTCOfferOptions { ice_restart: true };
         let offer = self.peer.create_offer(Some(options)).await.unwrap();
         self.offer = offer.sdp.clone();
         self.peer.set_local_description(offer).await.unwrap();
-    }
-
-    pub async fn connected(&mut self) {
-        self.until_state(RTCPeerConnectionState::Connected).await;
-    }
-
-    pub async fn until_state(&mut self, wanted: RTCPeerConnectionState) {
-        let waiting = self.state.wait_for(|state| *state == wanted);
-        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never {wanted}")).unwrap();
     }
 
     /// The next packet.

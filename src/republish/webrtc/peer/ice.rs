@@ -188,6 +188,7 @@ impl Ice {
         let path = self.path()?.clone();
         let id = TransactionId::new();
         let mut message = Message::new();
+        message.write_header();
         let name =
             rtc::stun::textattrs::Username::new(ATTR_USERNAME, format!("{}:{}", self.remote.ufrag, self.local.ufrag));
         let integrity = MessageIntegrity::new_short_term_integrity_with_provider(

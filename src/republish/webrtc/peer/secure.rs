@@ -62,7 +62,7 @@ impl Secure {
         active: bool,
     ) -> std::result::Result<Self, String> {
         let known = move |certificates: &[Vec<u8>], _: &[_]| -> Result<()> {
-            let digest = certificates.first().map(|certificate| Sha256::digest(certificate));
+            let digest = certificates.first().map(Sha256::digest);
             match digest.is_some_and(|digest| fingerprints.iter().any(|known| known[..] == digest[..])) {
                 true => Ok(()),
                 false => Err(Error::ErrNoMatchingCertificateFingerprint),
