@@ -5,6 +5,7 @@ mod abuse;
 mod authentication;
 mod endpoint;
 mod offers;
+mod plays;
 mod sessions;
 
 use super::support::PATIENCE;

@@ -39,3 +39,5 @@ pub use offer::{IceCredentials, MAX_OFFER, Offer, OfferError, OfferedCodec, Sect
 pub use plan::{Lane, LaneSource, NoCommonCodec, Plan, plan, settle};
 pub use server::{BindError, CreateError, Options, Server, Statistics};
 pub use session::{RestartError, Session};
+
+pub use crate::config::{Candidate, IceServer};
