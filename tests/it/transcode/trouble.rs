@@ -47,7 +47,7 @@ async fn back_within_five_seconds(how: Signal) {
     }
     assert!(last.random_access);
     assert!(since.elapsed() < Duration::from_secs(5), "it took {:?}", since.elapsed());
-    take(&mut reader, 10).await;
+    take(&mut reader, 20).await;
     let new = children();
     assert!(new.len() == 1 && new != old, "{old:?} {new:?}");
     assert_eq!(zombies(), 0);
