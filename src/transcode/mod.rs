@@ -187,7 +187,7 @@ impl Transcoder {
             return Err(Unavailable::new("the program is about to end"));
         }
         let Ok(runtime) = Handle::try_current() else {
-            return Err(Unavailable::new("nothing can be encoded outside of the program's runtime"));
+            return Err(Unavailable::new(format!("nothing here makes {to} of {from}: there is no runtime")));
         };
         let mut renditions = lock(&self.shared.renditions);
         renditions.retain(|rendition| rendition.is_alive());

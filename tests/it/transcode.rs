@@ -12,9 +12,10 @@ use crate::support::PATIENCE;
 use fanlight::bus::{Reader, Stream, Want};
 use fanlight::media::AccessUnit;
 use fanlight::transcode::{Options, Transcoder};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -26,11 +27,7 @@ async fn turn() -> MutexGuard<'static, ()> {
 
 /// Children of the program itself, and a short linger.
 fn options() -> Options {
-    Options {
-        program: PathBuf::from(env!("CARGO_BIN_EXE_fanlight")),
-        linger: Duration::from_millis(300),
-        ..Options::default()
-    }
+    Options { program: program().to_owned(), linger: Duration::from_millis(300), ..Options::default() }
 }
 
 /// A reader that begins when there is a picture to begin with.
@@ -48,24 +45,37 @@ async fn take(reader: &mut Reader, count: usize) -> Vec<AccessUnit> {
     units
 }
 
-/// The processes that encode for this one, by what their `/proc` says.
-fn children() -> Vec<i32> {
+/// The program under a name of our own, so that other tests' encoders are not taken for ours.
+fn program() -> &'static Path {
+    static LINK: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, link) = LINK.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join(NAME);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fanlight"), &link).unwrap();
+        (folder, link)
+    });
+    link
+}
+
+const NAME: &str = "tested-encoder";
+
+/// Our child processes by what their `/proc` says: those that run, and those that ended and were not asked how.
+fn processes(zombies: bool) -> Vec<i32> {
     let me = std::process::id() as i32;
     let all = procfs::process::all_processes().unwrap().flatten();
-    let stats = all.filter_map(|process| Some((process.pid, process.stat().ok()?, process.cmdline().ok()?)));
+    let stats = all.filter_map(|process| process.stat().ok());
     stats
-        .filter(|(_, stat, line)| stat.ppid == me && line.get(1).is_some_and(|word| word == "rendition"))
-        .map(|(pid, ..)| pid)
+        .filter(|stat| stat.ppid == me && stat.comm == NAME && (stat.state == 'Z') == zombies)
+        .map(|stat| stat.pid)
         .collect()
 }
 
-/// Children that ended and were not asked how.
+fn children() -> Vec<i32> {
+    processes(false)
+}
+
 fn zombies() -> usize {
-    let me = std::process::id() as i32;
-    let all = procfs::process::all_processes().unwrap().flatten();
-    all.filter_map(|process| process.stat().ok())
-        .filter(|stat| stat.ppid == me && stat.state == 'Z' && stat.comm.starts_with("fanlight"))
-        .count()
+    processes(true).len()
 }
 
 fn signal(pid: i32, signal: rustix::process::Signal) {

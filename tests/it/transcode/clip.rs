@@ -72,6 +72,18 @@ impl Clip {
         Arc::clone(CLIP.get_or_init(|| Self::footage("visitors.mp4", parse, Codec::H264, usize::MAX)))
     }
 
+    /// This clip, and the other one right after it.
+    pub(super) fn then(&self, other: &Self) -> Arc<Self> {
+        let end = self.units.iter().map(|unit| unit.pts).max().unwrap() + Duration::from_millis(80);
+        let begin = other.units[0].dts;
+        let mut units = self.units.clone();
+        units.extend(other.units.iter().map(|unit| {
+            let at = |time: MediaTime| end + time.saturating_since(begin);
+            AccessUnit { pts: at(unit.pts), dts: at(unit.dts), ..unit.clone() }
+        }));
+        Arc::new(Self { units })
+    }
+
     /// A tone of 440 Hz as AAC. The sound of the footage is silence.
     pub(super) fn tone(seconds: u32) -> Arc<Self> {
         let buffers = seconds * 44_100 / 1024;

@@ -1,6 +1,6 @@
 //! The whole gateway between a simulated camera and the rendition of its track.
 
-use super::{children, take, turn, watch, zombies};
+use super::{children, program, take, turn, watch, zombies};
 use crate::support::until;
 use fanlight::app::{App, Options};
 use fanlight::config;
@@ -25,7 +25,7 @@ async fn a_cameras_b_pictures_become_h264_for_browsers_and_all_ends_with_the_gat
         camera.url()
     );
     std::fs::write(&file, text).unwrap();
-    let options = Options { program: Some(env!("CARGO_BIN_EXE_fanlight").into()), ..Options::default() };
+    let options = Options { program: Some(program().to_owned()), ..Options::default() };
     let app = App::start(config::load(&file).unwrap(), options).await.unwrap();
     let source = app.bus().device("front").unwrap().main().clone();
     let mut native = watch(&source).await;

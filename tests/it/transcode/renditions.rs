@@ -219,3 +219,29 @@ async fn the_end_of_the_source_is_the_end_of_its_renditions() {
 fn zombies_gone() -> bool {
     super::zombies() == 0
 }
+
+/// Another size: another encoder, whose pictures go on after those of the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_of_another_size_go_on_in_the_same_rendition() {
+    let _turn = turn().await;
+    let clip = tokio::task::spawn_blocking(|| {
+        let encode = format!("x264enc bframes=2 key-int-max=50 speed-preset=veryfast ! {BYTE_STREAM}");
+        let large = format!("videoscale ! video/x-raw,width=640,height=480 ! {encode}");
+        Clip::numbered(&encode, Codec::H264, 100).then(&Clip::numbered(&large, Codec::H264, 150))
+    });
+    let playing = Playing::start("resized", clip.await.unwrap(), 10);
+    let transcoder = transcoder();
+    let rendition = transcoder.rendition(&playing.stream, playing.track, Codec::H264).unwrap();
+    let mut reader = watch(rendition.stream()).await;
+    let mut units = take(&mut reader, 20).await;
+    while units.last().unwrap().info.video().map(|video| video.width) != Some(640) {
+        units.extend(take(&mut reader, 1).await);
+    }
+    let changed = units.last().unwrap();
+    assert!(changed.random_access && changed.info.video().unwrap().height == 480);
+    units.extend(take(&mut reader, 20).await);
+    assert!(units.windows(2).all(|pair| pair[0].dts < pair[1].dts));
+    let pictures = decode(&units[units.len() - 21..]);
+    assert!(pictures.iter().all(|picture| (picture.width, picture.height) == (640, 480)));
+    assert_eq!(transcoder.states()[0].restarts, 0, "that is no failure");
+}

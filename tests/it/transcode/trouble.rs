@@ -47,7 +47,7 @@ async fn back_within_five_seconds(how: Signal) {
     }
     assert!(last.random_access);
     assert!(since.elapsed() < Duration::from_secs(5), "it took {:?}", since.elapsed());
-    take(&mut reader, 10).await;
+    take(&mut reader, 20).await;
     let new = children();
     assert!(new.len() == 1 && new != old, "{old:?} {new:?}");
     assert_eq!(zombies(), 0);
@@ -167,4 +167,32 @@ async fn a_crash_loop_backs_off() {
     assert!((2..=5).contains(&restarts), "{restarts} restarts in 6 s");
     assert!(children().len() <= 1);
     assert!(rendition.trouble().is_some_and(|trouble| trouble.reason.contains("enc")), "{:?}", rendition.trouble());
+}
+
+/// A pipeline that has changed takes effect at once, and one with a mistake changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelines_that_are_read_again_replace_running_encoders() {
+    let _turn = turn().await;
+    let playing = Playing::start("reread", Clip::visitors(), 25);
+    let own = tempfile::tempdir().unwrap();
+    let transcoder = Transcoder::new(Options { pipelines: Some(own.path().to_owned()), ..options() });
+    let rendition = transcoder.rendition(&playing.stream, playing.track, Codec::H264).unwrap();
+    let mut reader = watch(rendition.stream()).await;
+    take(&mut reader, 5).await;
+    let old = children();
+    let file = own.path().join("h264-to-h264.yaml");
+    std::fs::write(&file, "from: h264\n").unwrap();
+    let mistakes = transcoder.reload().unwrap_err();
+    assert!(mistakes[0].to_string().contains("h264-to-h264.yaml:1:1: `about` is missing"), "{}", mistakes[0]);
+    let other = folder("h264-to-h264.yaml", |text| text.replace("ultrafast", "superfast"));
+    take(&mut reader, 5).await;
+    assert_eq!(children(), old);
+
+    std::fs::copy(other.path().join("h264-to-h264.yaml"), &file).unwrap();
+    transcoder.reload().unwrap();
+    while !take(&mut reader, 1).await[0].discontinuity {}
+    take(&mut reader, 5).await;
+    let new = children();
+    assert!(new.len() == 1 && new != old);
+    assert_eq!(transcoder.states()[0].restarts, 0);
 }
