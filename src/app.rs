@@ -116,7 +116,8 @@ impl App {
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let root = CancellationToken::new();
         let bus = Bus::new();
-        let access = Arc::new(Access::new(config.auth, config.users.clone()));
+        let access = Access::new(config.auth, config.users.clone()).keep_sessions_in(config.store.path.clone());
+        let access = Arc::new(access);
         let health = Arc::new(Health::default());
 
         let web_listeners = listen::bind("http: listen", &effective(&config, &config.http.listen)).await?;
@@ -168,6 +169,7 @@ impl App {
             rtsp_statistics: rtsp.statistics(),
             webrtc: webrtc.clone(),
             transcoder: Arc::default(),
+            whep: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));

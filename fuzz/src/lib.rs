@@ -8,7 +8,9 @@ pub mod h265;
 pub mod interleaved;
 pub mod jpeg;
 pub mod rtsp_request;
+pub mod sdp_offer;
 pub mod timeline;
+pub mod trickle_fragment;
 
 /// A target's name and what it does with an input. It panics if a promise is broken.
 pub type Target = (&'static str, fn(&[u8]));
@@ -20,5 +22,7 @@ pub const TARGETS: &[Target] = &[
     ("interleaved", interleaved::check),
     ("jpeg", jpeg::check),
     ("rtsp_request", rtsp_request::check),
+    ("sdp_offer", sdp_offer::check),
     ("timeline", timeline::check),
+    ("trickle_fragment", trickle_fragment::check),
 ];

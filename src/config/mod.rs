@@ -14,12 +14,14 @@ pub(crate) mod read;
 mod secret;
 mod sections;
 pub(crate) mod tree;
+mod users;
 mod values;
 mod webrtc;
 
 pub use http::Http;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
+pub use users::{HashError, check_hash, is_user_name};
 pub use values::{Host, Listen, Network, UdpPorts, duration, size};
 pub use webrtc::{Candidate, IceServer, Webrtc};
 
@@ -42,8 +44,12 @@ const SEARCHED: [&str; 2] = ["fanlight.yaml", "/etc/fanlight/fanlight.yaml"];
 pub struct Config {
     /// Pages and API.
     pub http: Http,
+    /// Pages and API over TLS; off unless the section is there.
+    pub https: Option<Https>,
     /// The RTSP server.
     pub rtsp: Rtsp,
+    /// RTSP over TLS; off unless the section is there.
+    pub rtsps: Option<Rtsps>,
     /// The WebRTC server.
     pub webrtc: Webrtc,
     /// Whether users are asked for.
@@ -68,10 +74,12 @@ impl Default for Config {
                 trusted_proxies: Vec::new(),
                 hosts: Vec::new(),
             },
+            https: None,
             rtsp: Rtsp {
                 listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8554)],
                 udp_ports: UdpPorts::Pair(8000),
             },
+            rtsps: None,
             webrtc: Webrtc {
                 listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8555)],
                 candidates: Vec::new(),
@@ -84,6 +92,31 @@ impl Default for Config {
             warnings: Vec::new(),
         }
     }
+}
+
+/// `https:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Https {
+    /// Where pages and API listen over TLS. Needs a restart when changed.
+    pub listen: Vec<Listen>,
+    /// The certificate, for RTSP over TLS as well; without one a self-made one is used.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// `cert_file` and `key_file`, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, then those between it and the root.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `rtsps:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rtsps {
+    /// Where the RTSP server listens for TLS. Needs a restart when changed.
+    pub listen: Vec<Listen>,
 }
 
 /// `rtsp:`

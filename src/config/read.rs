@@ -199,6 +199,16 @@ impl<'a> Context<'a> {
         Some(self.relative(&text))
     }
 
+    /// The path of a file that can be read; a relative one starts at the configuration file.
+    pub(crate) fn file(&self, node: &Node) -> Option<PathBuf> {
+        let path = self.path(node)?;
+        if let Err(error) = std::fs::File::open(&path) {
+            self.mistake(node.place, format!("{} cannot be read: {error}", self.quote(node)));
+            return None;
+        }
+        Some(path)
+    }
+
     /// A path as seen from the configuration file.
     pub(crate) fn relative(&self, path: &str) -> PathBuf {
         self.base.join(path)

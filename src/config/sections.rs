@@ -2,16 +2,14 @@
 
 use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
+use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
 use super::webrtc;
-use super::{Auth, Camera, Config, Http, Role, Rtsp, Store, User, Webrtc};
-use crate::access::password;
+use super::{Auth, Camera, CertificateFiles, Config, Http, Https, Rtsp, Rtsps, Store, User, Webrtc};
 use crate::ingest::Source;
 
 /// Sections that later versions will know.
-const LATER: [&str; 8] = ["https", "rtsps", "mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
-/// A stream key is the only secret between a guest in the network and the cameras.
-const MIN_STREAM_KEY: usize = 12;
+const LATER: [&str; 6] = ["mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
 /// Cameras for the home serve fewer clients than this.
 const MANY_CONNECTIONS: usize = 8;
 
@@ -21,7 +19,9 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
     let mut taken = Vec::new();
     let config = Config {
         http: http(&mut fields, default.http, &mut taken),
+        https: https(&mut fields, &mut taken),
         rtsp: rtsp(&mut fields, default.rtsp, &mut taken),
+        rtsps: rtsps(&mut fields, &mut taken),
         webrtc: webrtc(&mut fields, default.webrtc, &mut taken),
         users: users(&mut fields),
         auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
@@ -102,6 +102,40 @@ fn http(fields: &mut Fields<'_, '_>, default: Http, taken: &mut Taken) -> Http {
     http
 }
 
+/// Addresses of a section that is off unless it is there.
+fn listen_if_there(fields: &mut Fields<'_, '_>, key: &'static str, port: u16, taken: &mut Taken) -> Vec<Listen> {
+    let default = Listen::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port);
+    listen(fields, key, vec![default], taken)
+}
+
+fn https(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Https> {
+    let mut fields = section(fields, "https")?;
+    let context = fields.context;
+    let listen = listen_if_there(&mut fields, "https.listen", 8443, taken);
+    let (chain, key) = (fields.take("cert_file"), fields.take("key_file"));
+    let certificate = match (chain, key) {
+        (None, None) => None,
+        (Some(chain), Some(key)) => {
+            let (chain, key) = (context.file(chain), context.file(key));
+            chain.zip(key).map(|(chain, key)| CertificateFiles { chain, key })
+        }
+        (Some(one), None) | (None, Some(one)) => {
+            let words = "`cert_file` and `key_file` belong together; without both the certificate is self-made";
+            context.mistake(one.place, words);
+            None
+        }
+    };
+    fields.finish();
+    Some(Https { listen, certificate })
+}
+
+fn rtsps(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Rtsps> {
+    let mut fields = section(fields, "rtsps")?;
+    let listen = listen_if_there(&mut fields, "rtsps.listen", 8322, taken);
+    fields.finish();
+    Some(Rtsps { listen })
+}
+
 fn is_origin(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text.to_ascii_lowercase()
@@ -177,65 +211,6 @@ fn store(fields: &mut Fields<'_, '_>) -> Store {
         fields.finish();
     }
     Store { path: path.unwrap_or_else(|| context.relative("data")) }
-}
-
-fn users(fields: &mut Fields<'_, '_>) -> Vec<User> {
-    let context = fields.context;
-    let Some(node) = fields.take("users") else { return Vec::new() };
-    let Value::List(list) = &node.value else {
-        context.hide(node);
-        context.mistake(node.place, format!("expected a list (`- name: …`), found {}", node.kind()));
-        return Vec::new();
-    };
-    let mut users: Vec<User> = Vec::new();
-    for node in list {
-        let Some(fields) = Fields::of(context, node) else {
-            context.hide(node);
-            continue;
-        };
-        let Some(user) = user(fields, &users) else { continue };
-        users.push(user);
-    }
-    users
-}
-
-fn user(mut fields: Fields<'_, '_>, others: &[User]) -> Option<User> {
-    let context = fields.context;
-    let expected = "a user name of at most 64 letters, digits and . _ - @";
-    let name = fields.required("name").and_then(|node| {
-        let name = context.parsed(node, expected, |text| password::is_user_name(text).then(|| text.to_owned()))?;
-        if others.iter().any(|other| other.name == name) {
-            context.mistake(node.place, format!("there is already a user {}", context.quote(node)));
-        }
-        Some(name)
-    });
-    let role = fields.word("role", &[("admin", Role::Admin), ("viewer", Role::Viewer)]);
-    let hash = fields.secret("password_hash");
-    if let Some((place, hash)) = &hash
-        && let Err(error) = password::check_hash(hash.reveal())
-    {
-        context.mistake(*place, format!("`password_hash` {error}; `fanlight password` makes one"));
-    }
-    let key = fields.secret("stream_key");
-    if let Some((place, key)) = &key {
-        let key = key.reveal();
-        if key.chars().count() < MIN_STREAM_KEY {
-            let words =
-                format!("`stream_key` has fewer than {MIN_STREAM_KEY} characters; `fanlight password` makes one");
-            context.mistake(*place, words);
-        } else if !key.chars().all(|c| c.is_ascii_graphic()) {
-            context.mistake(*place, "`stream_key` may hold only ASCII letters, digits and signs");
-        }
-    }
-    let place = fields.place;
-    let forgotten = !fields.has("password_hash") && !fields.has("stream_key");
-    fields.finish();
-    if forgotten {
-        context
-            .mistake(place, "a user needs `password_hash`, `stream_key` or both; `fanlight password NAME` makes them");
-    }
-    let secret = |found: Option<(Place, super::Secret)>| found.map(|(_, secret)| secret);
-    Some(User { name: name?, role: role.unwrap_or(Role::Viewer), password_hash: secret(hash), stream_key: secret(key) })
 }
 
 fn cameras(fields: &mut Fields<'_, '_>) -> Vec<Camera> {

@@ -226,10 +226,32 @@ f.yaml:13:3: `source` is missing
 f.yaml:13:3: `sub` cannot be a name: it is used for a page or path of its own
   13 |   sub: {}
      |   ^
-f.yaml:14:1: unknown field \"camera\", expected one of http, rtsp, webrtc, users, auth, store, cameras
+f.yaml:14:1: unknown field \"camera\", expected one of http, https, rtsp, rtsps, webrtc, users, auth, store, cameras
   14 | camera: ***
      | ^"
     );
+}
+
+#[test]
+fn tls_is_off_unless_it_is_named() {
+    let config = good("rtsp: { listen: 'localhost:1' }");
+    assert_eq!((config.https, config.rtsps), (None, None));
+    let config = good("https: {}\nrtsps: {}");
+    let all = |port| vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), port)];
+    assert_eq!(config.https, Some(Https { listen: all(8443), certificate: None }));
+    assert_eq!(config.rtsps, Some(Rtsps { listen: all(8322) }));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let [chain, key] = ["door.pem", "door.key"].map(|name| folder.path().join(name));
+    std::fs::write(&chain, "x").expect("written");
+    std::fs::write(&key, "x").expect("written");
+    let text = "https: { listen: '[::]:443', cert_file: door.pem, key_file: door.key }";
+    let config = parse("f.yaml", text, folder.path(), &environment).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let https = Https {
+        listen: Listen::parse("[::]:443").into_iter().collect(),
+        certificate: Some(CertificateFiles { chain, key }),
+    };
+    assert_eq!(config.https, Some(https));
 }
 
 #[test]
@@ -253,6 +275,9 @@ fn each_mistake_has_its_words() {
         ("http: { allow_origins: [home.example] }", "1:25: expected an origin such as https://home.example:8123, found \"home.example\""),
         ("http: { trusted_proxies: [10.0.0.0/40] }", "1:27: expected an address or network such as 192.0.2.1 or 192.0.2.0/24, found \"10.0.0.0/40\""),
         ("http: { hosts: ['a:80'] }", "1:17: expected a host name without port, found \"a:80\""),
+        ("https: { cert_file: none.pem }", "1:21: `cert_file` and `key_file` belong together; without both the certificate is self-made"),
+        ("https: { cert_file: none.pem, key_file: /dev/null }", "1:21: \"none.pem\" cannot be read: No such file or directory (os error 2)"),
+        ("rtsps: { listen: '0.0.0.0:8484' }", "1:18: port 8484 is already used by `http.listen`"),
         ("rtsp: { udp_ports: 8001-8002 }", "1:20: expected a pair of ports, the first one even, such as 8000-8001, or off, found \"8001-8002\""),
         ("rtsp: { listen: 'a:8555' }\nwebrtc: { listen: 'a:8555' }", "2:19: port 8555 is already used by `rtsp.listen`"),
         ("http: { listen: '[::]:8555' }", "1:1: port 8555 of `http.listen` is the default of `webrtc.listen`"),

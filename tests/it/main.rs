@@ -14,3 +14,4 @@ mod program;
 mod rtsp_server;
 mod support;
 mod webrtc;
+mod whep;

@@ -1,7 +1,8 @@
 //! `/v1/cameras`: what is known of each device, a playlist, and commands.
 
 use super::HttpState;
-use super::guard::{AskedHost, Caller};
+use super::asked::AskedHost;
+use super::guard::Caller;
 use super::problem::Problem;
 use crate::bus::{CommandError, Device, State as DeviceState, Stream, Totals};
 use crate::media::{Kind, TrackInfo};

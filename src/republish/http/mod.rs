@@ -6,20 +6,28 @@
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
+//! | `/v1/session` | who is signed in; POST signs in, DELETE out |
+//! | `POST /whep/NAME`, `/whep/NAME/sub`, `/NAME/whep` | WHEP: a WebRTC offer is answered; `PATCH`, `DELETE` one segment below |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz`, `/readyz` | alive; every listener is up |
 //!
-//! Everything but `/healthz` and OPTIONS needs a user, and all errors are [problems](Problem).
+//! Everything but `/healthz`, OPTIONS, signing in and assets needs a user, and all errors but the sign-in page are
+//! [problems](Problem).
 
+mod asked;
 mod cameras;
 mod guard;
 mod metrics;
 mod page;
 mod problem;
 mod serve;
+mod session;
+mod signin;
+mod whep;
 
 pub use problem::Problem;
 pub use serve::{Limits, serve};
+pub use whep::{Whep, WhepLimits};
 
 use super::health::Health;
 use super::rtsp::Statistics;
@@ -59,6 +67,8 @@ pub struct HttpState {
     pub webrtc: Option<Arc<webrtc::Server>>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
+    /// Its signalling.
+    pub whep: Arc<Whep>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }
@@ -67,9 +77,13 @@ pub struct HttpState {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// Marks a request that came over TLS, a request extension that [`serve()`] sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls;
+
 impl HttpState {
     fn trusts(&self, peer: IpAddr) -> bool {
-        self.options.trusted_proxies.iter().any(|network| network.contains(peer))
+        asked::trusts(&self.options, peer)
     }
 }
 
@@ -94,7 +108,10 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .merge(page::routes())
-        .merge(cameras::routes());
+        .merge(signin::routes())
+        .merge(session::routes())
+        .merge(cameras::routes())
+        .merge(whep::routes());
     guarded(router, state)
 }
 
@@ -109,11 +126,12 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::uniform))
-        .with_state(state);
+        .with_state(state.clone());
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
     };
+    let router = router.layer(middleware::from_fn_with_state(state, whep::options));
     router.layer(middleware::map_response(move |response| secured(response, Arc::clone(&ancestors))))
 }
 
@@ -124,8 +142,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     }
     let cors = CorsLayer::new()
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("last-event-id")])
-        .expose_headers([header::LOCATION, header::RETRY_AFTER])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::LOCATION, header::LINK, header::ETAG, header::RETRY_AFTER, whep::ACCEPT_PATCH])
         .max_age(Duration::from_secs(3600));
     Some(if origins.iter().any(|origin| origin == "*") {
         cors.allow_origin(AllowOrigin::any())
@@ -154,7 +177,8 @@ async fn secured(mut response: Response, ancestors: Arc<str>) -> Response {
     }
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Our own pages name themselves to us, see `asked::by_own_page`.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
@@ -187,3 +211,5 @@ fn not_ready(health: &Health) -> Response {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod who_may;

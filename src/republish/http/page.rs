@@ -31,12 +31,12 @@ async fn page(State(state): State<HttpState>, Extension(caller): Extension<Calle
     (headers, html).into_response()
 }
 
-async fn asset(media_type: &'static str, text: &'static str) -> Response {
+pub(super) async fn asset(media_type: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, media_type)], text).into_response()
 }
 
 /// Text as it may stand in a quoted HTML attribute.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

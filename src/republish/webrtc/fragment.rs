@@ -113,3 +113,69 @@ impl Fragment {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=ice-options:trickle\r\n\
+        m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host\r\n\
+        a=candidate:x 1 sctp 7 no.such.kind 0 typ moon\r\na=end-of-candidates\r\n";
+
+    #[test]
+    fn candidates_and_credentials() {
+        let fragment = Fragment::parse(EXAMPLE).expect("it is whole");
+        assert_eq!(fragment.ice.as_ref().map(|ice| ice.ufrag.as_str()), Some("EsAw"));
+        assert_eq!(fragment.candidates[0], "candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host");
+        assert!(fragment.candidates.len() == 2 && fragment.end_of_candidates);
+        assert_eq!(Fragment::parse(&EXAMPLE.replace("\r\n", "\n")), Ok(fragment));
+        assert_eq!(Fragment::parse(""), Ok(Fragment::default()));
+    }
+
+    #[test]
+    fn the_same_credentials_under_each_section() {
+        let twice = format!("{EXAMPLE}m=video 9 RTP/AVP 96\r\na=mid:1\r\na=ice-ufrag:EsAw\r\na=ice-pwd:other\r\n");
+        let fragment = Fragment::parse(&twice).expect("the first pair counts");
+        assert_eq!(fragment.ice.map(|ice| ice.pwd), Some("P2uYro0UCOQ4zxjKXaWCBui1".into()));
+    }
+
+    #[test]
+    fn mistakes_name_their_line() {
+        let refused = |text: &str| Fragment::parse(text).expect_err("it is wrong").to_string();
+        assert!(refused("a=mid:0\r\ncandidate:1 1 udp\r\n").contains("line 2: it is not of the form letter=value"));
+        assert!(
+            refused("a=x\r\na=ice-ufrag:ab\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n").contains("line 2: a=ice-ufrag")
+        );
+        assert!(refused("a=candidate:1 \t1\r\n").contains("line 1: a candidate holds control characters"));
+        assert_eq!(Fragment::parse("a=ice-pwd:x"), Err(FragmentError::HalfCredentials));
+        assert_eq!(Fragment::parse(&" ".repeat(MAX_FRAGMENT + 1)), Err(FragmentError::Large(MAX_FRAGMENT + 1)));
+    }
+
+    #[test]
+    fn candidates_are_bounded() {
+        let many = "a=candidate:1 1 udp 1 192.0.2.1 1 typ host\r\n".repeat(1_000);
+        assert_eq!(Fragment::parse(&many).map(|fragment| fragment.candidates.len()), Ok(MAX_CANDIDATES));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            ice in prop::option::of(("[a-zA-Z0-9+/]{4,256}", "[a-zA-Z0-9+/]{22,256}")),
+            candidates in prop::collection::vec("candidate:[!-~]{1,32}( [!-~]{1,12}){0,9}", 0..64),
+            end_of_candidates: bool,
+            video: bool,
+            mid in "[a-z0-9]{1,8}",
+        ) {
+            let ice = ice.map(|(ufrag, pwd)| IceCredentials { ufrag, pwd });
+            let fragment = Fragment { ice, candidates, end_of_candidates };
+            let text = fragment.write(if video { Kind::Video } else { Kind::Audio }, &mid);
+            prop_assert_eq!(Fragment::parse(&text), Ok(fragment));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC*") {
+            let _ = Fragment::parse(&text);
+        }
+    }
+}

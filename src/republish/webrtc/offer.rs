@@ -90,8 +90,7 @@ pub struct Offer {
 pub struct Section {
     /// Its name in the bundle (RFC 5888).
     pub mid: String,
-    /// Whether the viewer wants to receive here: `recvonly` or `sendrecv`, and a port other than 0. Else the section is
-    /// to be answered inactive.
+    /// Whether the viewer wants to receive here: `recvonly` or `sendrecv`. Else the section is answered inactive.
     pub receives: bool,
     /// In the viewer's order of preference.
     pub codecs: Vec<OfferedCodec>,
@@ -168,8 +167,6 @@ struct Raw<'a> {
     kind: Kind,
     mid: &'a str,
     media: &'a Media,
-    /// A port of 0 says that the section is not wanted, unless it only waits to be bundled.
-    rejected: bool,
 }
 
 /// All sections: at most one of each kind, each with a name of its own.
@@ -191,31 +188,31 @@ fn sections(session: &Session) -> Result<Vec<Raw<'_>>, OfferError> {
         if sections.iter().any(|other| other.mid == mid) {
             return fail("its a=mid is another section's too");
         }
-        let rejected = media.port == 0 && !has(&media.attributes, "bundle-only");
-        sections.push(Raw { number: index + 1, kind, mid, media, rejected });
+        if media.port == 0 && !has(&media.attributes, "bundle-only") {
+            return fail("its port is 0, which says that it is not wanted: leave it out");
+        }
+        sections.push(Raw { number: index + 1, kind, mid, media });
     }
     Ok(sections)
 }
 
 /// The section whose transport carries all others, the first that the bundle names (RFC 9143 section 7.2).
 fn leader<'a, 'b>(session: &Session, sections: &'b [Raw<'a>]) -> Result<&'b Raw<'a>, OfferError> {
-    let wanted = || sections.iter().filter(|section| !section.rejected);
     let fail = |what: &str| Err(OfferError::Session(what.to_owned()));
-    let Some(first) = wanted().next() else { return fail("it has no video or audio section") };
-    let bundles = values(&session.attributes, "group").filter_map(|group| group.strip_prefix("BUNDLE "));
-    let bundle: Option<Vec<&str>> = bundles.map(|mids| mids.split_ascii_whitespace().collect()).next();
-    let Some(bundle) = bundle else {
+    let Some(first) = sections.first() else { return fail("it has no video or audio section") };
+    let mut bundles = values(&session.attributes, "group").filter_map(|group| group.strip_prefix("BUNDLE "));
+    let Some(bundle) = bundles.next() else {
         // A section on its own is a bundle already; GStreamer's webrtcbin does not say so unless told to.
-        return if wanted().count() == 1 {
-            Ok(first)
-        } else {
-            fail("a=group:BUNDLE is missing: all goes through one port")
+        return match sections {
+            [alone] => Ok(alone),
+            _ => fail("a=group:BUNDLE is missing: all goes through one port"),
         };
     };
-    if let Some(alone) = wanted().find(|section| !bundle.contains(&section.mid)) {
+    let bundle: Vec<&str> = bundle.split_ascii_whitespace().collect();
+    if let Some(alone) = sections.iter().find(|section| !bundle.contains(&section.mid)) {
         return Err(bad(alone.number, alone.media, "a=group:BUNDLE does not name it: all goes through one port"));
     }
-    let named = bundle.iter().find_map(|mid| wanted().find(|section| section.mid == *mid));
+    let named = bundle.iter().find_map(|mid| sections.iter().find(|section| section.mid == *mid));
     Ok(named.unwrap_or(first))
 }
 
@@ -250,18 +247,16 @@ impl Raw<'_> {
     fn read(&self, session: &[Attribute]) -> Result<Section, OfferError> {
         let fail = |what: &str| bad(self.number, self.media, what);
         let attributes = &self.media.attributes;
-        if !self.rejected {
-            if !self.media.proto.ends_with("/TLS/RTP/SAVPF") {
-                return Err(fail("it is not UDP/TLS/RTP/SAVPF, as WebRTC is"));
-            }
-            if !has(attributes, "rtcp-mux") {
-                return Err(fail("a=rtcp-mux is missing: all goes through one port"));
-            }
+        if !self.media.proto.ends_with("/TLS/RTP/SAVPF") {
+            return Err(fail("it is not UDP/TLS/RTP/SAVPF, as WebRTC is"));
+        }
+        if !has(attributes, "rtcp-mux") {
+            return Err(fail("a=rtcp-mux is missing: all goes through one port"));
         }
         let direction = ["sendrecv", "recvonly", "sendonly", "inactive"];
         let direction = |of: &[Attribute]| direction.into_iter().find(|name| has(of, name));
         let direction = direction(attributes).or_else(|| direction(session)).unwrap_or("sendrecv");
-        let receives = !self.rejected && matches!(direction, "sendrecv" | "recvonly");
+        let receives = matches!(direction, "sendrecv" | "recvonly");
         let mut codecs = Vec::new();
         for format in self.media.fmt.split_ascii_whitespace().take(MAX_CODECS) {
             let payload_type: u8 = format
@@ -321,3 +316,6 @@ fn values<'a>(attributes: &'a [Attribute], name: &str) -> impl Iterator<Item = &
 fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
     values(attributes, name).next().map(str::trim)
 }
+
+#[cfg(test)]
+mod tests;
