@@ -76,6 +76,8 @@ pub struct HttpState {
     pub rtsp_statistics: Arc<Statistics>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
+    /// The WebRTC server; `None` where it is off.
+    pub webrtc: Option<Arc<webrtc::Server>>,
     /// Its signalling.
     pub whep: Arc<Whep>,
     /// Pictures, and answers that last.
