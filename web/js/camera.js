@@ -256,7 +256,8 @@ function describe() {
   const rows = [["State", stateSentence(camera)]];
   for (const track of camera.tracks) {
     const what = track.kind === "video" ? trackWords(track) : codecName(track.codec);
-    rows.push([`${track.stream === name ? "Main" : "Second"} stream, ${track.kind}`, what]);
+    const stream = track.stream === name ? "Main stream" : "Second stream";
+    rows.push([`${stream}, ${track.kind}`, track.native ? what : `${what}, made for browsers`]);
   }
   const { webrtc, rtsp, mjpeg: pictures } = camera.viewers;
   rows.push(["Watching", `${webrtc} in browsers, ${rtsp} by RTSP, ${pictures} by MJPEG`]);
