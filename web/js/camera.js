@@ -320,6 +320,7 @@ document.addEventListener("visibilitychange", () => {
     if (!document.pictureInPictureElement && video.muted) player.stop();
   }, REST);
 });
+addEventListener("online", () => player.hurry());
 addEventListener("pagehide", () => player.stop());
 addEventListener("pageshow", ({ persisted }) => persisted && player.start());
 
