@@ -1,7 +1,7 @@
 //! What talks ICE, DTLS and SRTP with a viewer, without I/O: the only place that knows `rtc`.
 //!
 //! Its protocol cores are used one by one and not its peer connection. That one sends every packet through eight handlers
-//! (1.8 to 2.1 µs each, where SRTP alone takes a third; measured), stays with the first nominated pair for ever, so that a
+//! (1.8 to 2.1 µs each; measured), stays with the first nominated pair for ever, so that a
 //! browser which finds a better way is lost, and takes a viewer for gone that sends RTCP but no checks (read in 0.21.1).
 
 mod feedback;

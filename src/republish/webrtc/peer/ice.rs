@@ -17,8 +17,8 @@ use rtc::stun::message::{
 use rtc::stun::xoraddr::XorMappedAddress;
 use std::time::{Duration, Instant};
 
-/// A path of less priority is followed once the one in use was not nominated for this long: some browsers nominate
-/// every path and mean the best one, others move.
+/// A path of less priority is followed once the one in use was not nominated for this long: some viewers nominate every
+/// path and mean the best one, others move (inferred; Chromium nominates the one that it uses).
 const SETTLED: Duration = Duration::from_millis(900);
 /// The longest STUN message that is read.
 const LONGEST: usize = 1_500;
