@@ -146,7 +146,13 @@ webrtc: {{ listen: \"{webrtc}\" }}
     pub fn guide(&self) -> String {
         let login = self.admin.as_ref().map(|admin| format!("admin:{}@", admin.stream_key.reveal()));
         let base = format!("rtsp://{}{}", login.unwrap_or_default(), self.rtsp);
-        let mut text = String::from("\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n");
+        let http = self.http;
+        let mut text = format!(
+            "\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n  \
+             http://{http}/{:<width$} the wall: open this\n",
+            "",
+            width = 42_usize.saturating_sub(format!("http://{http}/").len()),
+        );
         let rows = [
             ("hall", "people at a table, H.264 with B-frames"),
             ("street", "cars, H.264 with AAC sound"),
@@ -156,8 +162,7 @@ webrtc: {{ listen: \"{webrtc}\" }}
             let _ = writeln!(text, "  {:<42} {about}", format!("{base}/{name}"));
         }
         if let Some(admin) = &self.admin {
-            let password = admin.password.reveal();
-            let _ = writeln!(text, "\n  http://{}/  user admin, password {password}", self.http);
+            let _ = writeln!(text, "\n  Sign in as admin, password {}", admin.password.reveal());
         }
         let _ = write!(
             text,
@@ -169,6 +174,7 @@ Watch or look closer:
   gst-launch-1.0 playbin uri={base}/street
   vlc {base}/hall                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
   curl {curl}http://{http}/v1/cameras
+  curl {curl}-o street.jpg http://{http}/v1/cameras/street/snapshot.jpg
 
 Any number may watch: a camera sees one connection for each of its streams. To compare, the cameras themselves:
   {}
@@ -179,7 +185,6 @@ Ctrl-C ends the demo.
             self.hall.url(),
             self.street.url(),
             self.config.display(),
-            http = self.http,
             curl = if self.admin.is_some() { "-u admin " } else { "" },
         );
         text
