@@ -210,6 +210,7 @@ impl App {
             access: Arc::clone(&access),
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
+            rtsps: addresses.rtsps.clone().into(),
             rtsp_statistics: rtsp.statistics(),
             webrtc: webrtc.clone(),
             transcoder,

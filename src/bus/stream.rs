@@ -315,6 +315,8 @@ impl Reader {
                 Read::Pending => {}
             }
             tokio::select! {
+                // What was published right before the end still counts.
+                biased;
                 changed = self.head.changed() => changed.ok()?,
                 () = self.stream.ended.cancelled() => return None,
             }

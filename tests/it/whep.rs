@@ -102,6 +102,7 @@ impl Gateway {
             access: Arc::clone(&rig.access),
             health: Arc::new(Health::default()),
             rtsp: Arc::from([]),
+            rtsps: Arc::default(),
             rtsp_statistics: Arc::default(),
             transcoder,
             webrtc: Some(Arc::clone(&webrtc)),

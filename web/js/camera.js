@@ -256,7 +256,8 @@ function describe() {
   const rows = [["State", stateSentence(camera)]];
   for (const track of camera.tracks) {
     const what = track.kind === "video" ? trackWords(track) : codecName(track.codec);
-    rows.push([`${track.stream === name ? "Main" : "Second"} stream, ${track.kind}`, what]);
+    const stream = track.stream === name ? "Main stream" : "Second stream";
+    rows.push([`${stream}, ${track.kind}`, track.native ? what : `${what}, made for browsers`]);
   }
   const { webrtc, rtsp, mjpeg: pictures } = camera.viewers;
   rows.push(["Watching", `${webrtc} in browsers, ${rtsp} by RTSP, ${pictures} by MJPEG`]);
@@ -319,6 +320,7 @@ document.addEventListener("visibilitychange", () => {
     if (!document.pictureInPictureElement && video.muted) player.stop();
   }, REST);
 });
+addEventListener("online", () => player.hurry());
 addEventListener("pagehide", () => player.stop());
 addEventListener("pageshow", ({ persisted }) => persisted && player.start());
 

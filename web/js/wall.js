@@ -31,6 +31,11 @@ function schedule() {
   }
 }
 
+/** The gateway, or the network, is back. */
+function hurry() {
+  for (const tile of tiles.values()) tile.player.hurry();
+}
+
 function list() {
   for (const [name, tile] of tiles) {
     if (states.cameras.has(name)) continue;
@@ -71,9 +76,10 @@ states.addEventListener("lost", () => banner("Fanlight does not answer. Trying a
 states.addEventListener("connected", () => {
   banner("");
   announce("Connected again");
-  for (const tile of tiles.values()) tile.player.hurry();
+  hurry();
   checkVersion();
 });
+addEventListener("online", hurry);
 states.addEventListener("event", ({ detail: event }) => {
   if (event.kind === "online" || event.kind === "offline") return;
   toast(`${event.camera}: ${event.kind.replaceAll("_", " ")}`, pageOf(event.camera));

@@ -3,6 +3,9 @@
 // The request goes out before any candidate is gathered: our gateway is an ICE-lite agent, which learns our addresses from
 // the checks that we send. Candidates are sent after it only to servers that are not.
 
+// Milliseconds that a goodbye may take.
+const GOODBYE = 2000;
+
 /** The server said no. */
 export class Refused extends Error {
   constructor(status, text, retryAfter) {
@@ -69,26 +72,33 @@ export class Session {
     this.#resource = new URL(answer.headers.get("Location") ?? "", this.url);
     this.#etag = answer.headers.get("ETag");
     const sdp = await answer.text();
-    if (this.#closed) return this.#remove();
+    if (this.#closed) {
+      this.#remove();
+      return;
+    }
     const servers = iceServers(answer.headers.get("Link"));
     if (servers.length) this.connection.setConfiguration({ bundlePolicy: "max-bundle", iceServers: servers });
     this.#trickle = !/^a=ice-lite\r?$/m.test(sdp);
     await this.connection.setLocalDescription(offer);
     await this.connection.setRemoteDescription({ type: "answer", sdp });
-    return undefined;
   }
 
   close() {
     if (this.#closed) return;
     this.#closed = true;
-    this.connection.close();
     this.#remove();
   }
 
+  /** The connection closes after the answer: the server would take its end for that of the session, and answer 404. */
   #remove() {
-    if (!this.#resource) return;
+    const close = () => this.connection.close();
+    if (!this.#resource) {
+      close();
+      return;
+    }
     // Also sent when the page is on its way out.
-    fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {});
+    fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {}).finally(close);
+    setTimeout(close, GOODBYE);
     this.#resource = null;
   }
 

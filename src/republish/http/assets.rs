@@ -49,7 +49,7 @@ const ASSETS: &[Asset] = assets! {
 /// Changes with any of the pages and their files: a page that is open on a wall tablet compares it to know whether to
 /// load itself again.
 pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let mut all = super::page::PAGES.concat();
+    let mut all = super::page::PAGES.concat() + super::signin::PAGE;
     all.extend(ASSETS.iter().map(|asset| asset.body));
     tag(all.as_bytes())
 });
@@ -99,10 +99,14 @@ mod tests {
                 let path = entry.unwrap().path();
                 let name = path.strip_prefix(&web).unwrap().to_str().unwrap().to_owned();
                 let served = ASSETS.iter().any(|asset| asset.path == name);
-                assert!(path.is_dir() || name.ends_with(".html") || served || name.starts_with("signin."), "{name}");
+                assert!(path.is_dir() || name.ends_with(".html") || served, "{name}");
             }
         }
-        for text in super::super::page::PAGES.into_iter().chain(ASSETS.iter().map(|asset| asset.body)) {
+        for text in super::super::page::PAGES
+            .into_iter()
+            .chain([super::super::signin::PAGE])
+            .chain(ASSETS.iter().map(|asset| asset.body))
+        {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             for foreign in ["https://", "http://", "\"//", "@import", "style=\"", "onclick", "<script>", "<style"] {
                 assert!(!text.contains(foreign), "{foreign}");

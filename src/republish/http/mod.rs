@@ -72,6 +72,8 @@ pub struct HttpState {
     pub health: Arc<Health>,
     /// The addresses where RTSP is really served, for the URLs that we give; empty if it is not.
     pub rtsp: Arc<[SocketAddr]>,
+    /// The same for RTSPS.
+    pub rtsps: Arc<[SocketAddr]>,
     /// What the RTSP server counts.
     pub rtsp_statistics: Arc<Statistics>,
     /// Renditions and stills.

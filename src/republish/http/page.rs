@@ -39,7 +39,7 @@ fn page(state: &HttpState, headers: &HeaderMap, html: &str) -> Response {
     let html = html
         .replace("{{version}}", &VERSION)
         .replace("{{rtsp_port}}", &port(state.rtsp.first()))
-        .replace("{{rtsps_port}}", "");
+        .replace("{{rtsps_port}}", &port(state.rtsps.first()));
     let mut response = tagged(headers, "text/html; charset=utf-8", html);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response

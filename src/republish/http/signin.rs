@@ -5,7 +5,8 @@ use super::problem::AsIs;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-const PAGE: &str = include_str!("../../../web/signin.html");
+/// The page as it stands in `web/`.
+pub(super) const PAGE: &str = include_str!("../../../web/signin.html");
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'self'";
@@ -94,10 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_brings_everything_itself() {
-        for foreign in ["https://", "//cdn", "style=\"", "onclick", "onsubmit"] {
-            assert!(!PAGE.contains(foreign), "{foreign}");
-        }
+    fn the_page_has_a_place_for_all_that_is_put_in() {
         for name in ["{{root}}", "{{next}}", "{{hidden}}", "{{words}}"] {
             assert!(PAGE.contains(name), "{name}");
         }

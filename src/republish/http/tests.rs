@@ -77,6 +77,7 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
         access: Arc::new(access),
         health,
         rtsp,
+        rtsps: Arc::default(),
         rtsp_statistics: Arc::default(),
         webrtc: None,
         transcoder,

@@ -57,6 +57,7 @@ fn example(template: &str) -> String {
     let segment = |segment: &str| match segment {
         "{name}" => "front".to_owned(),
         "{*command}" => "open_door/2".to_owned(),
+        "{*path}" => "js/page.js".to_owned(),
         other if other.starts_with('{') => "x".to_owned(),
         other => other.to_owned(),
     };

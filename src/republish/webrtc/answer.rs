@@ -154,3 +154,69 @@ fn offers(offer: &Offer, kind: Kind, payload_type: u8, feedback: &str) -> bool {
         .filter_map(|line| line.strip_prefix("a=rtcp-fb:")?.split_once(' '))
         .any(|(of, value)| value.trim() == feedback && (of == "*" || of.parse() == Ok(payload_type)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Limits, Stream, TrackId};
+    use crate::republish::webrtc::LaneSource;
+
+    const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE a v\r\n\
+        a=fingerprint:sha-256 00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\n\
+        a=ice-pwd:0123456789012345678901\r\na=setup:actpass\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:0 PCMU/8000\r\n\
+        m=video 9 UDP/TLS/RTP/SAVPF 96 102\r\nc=IN IP4 0.0.0.0\r\na=mid:v\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\n\
+        a=ice-pwd:0123456789012345678901\r\na=setup:actpass\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:102 H264/90000\r\n\
+        a=rtcp-fb:102 nack\r\na=rtcp-fb:102 goog-remb\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:* nack pli\r\n";
+
+    fn answered(plan: &Plan) -> String {
+        let offer = Offer::parse(OFFER).unwrap();
+        let ice = IceCredentials { ufrag: "ours".into(), pwd: "ours-is-a-long-password".into() };
+        let candidates = ["candidate:1 1 udp 1 192.0.2.1 8555 typ host".to_owned()];
+        let terms = Terms { ice: &ice, fingerprint: "AB:CD", active: true, candidates: &candidates, ssrc: (7, 8) };
+        write(&offer, plan, &terms)
+    }
+
+    fn lane(payload_type: u8, codec: Codec, fmtp: &str) -> Lane {
+        let source = LaneSource::Native(Stream::new("a", Limits::default()), TrackId(1));
+        Lane { payload_type, codec, fmtp: fmtp.into(), source }
+    }
+
+    #[test]
+    fn sections_stand_in_the_order_of_the_offer_and_those_without_a_lane_are_inactive() {
+        let text = answered(&Plan { video: Some(lane(102, Codec::H264, "packetization-mode=1")), audio: None });
+        let (head, sections) = text.split_once("m=").unwrap();
+        assert!(head.contains("a=group:BUNDLE a v\r\n") && head.contains("a=ice-lite\r\n"));
+        let (audio, video) = sections.split_once("m=video").unwrap();
+        assert!(audio.starts_with("audio 9 UDP/TLS/RTP/SAVPF 111\r\n") && audio.contains("a=inactive\r\n"));
+        assert!(audio.contains("a=rtpmap:111 opus/48000/2\r\n") && !audio.contains("a=ssrc"));
+        assert!(video.starts_with(" 9 UDP/TLS/RTP/SAVPF 102\r\n") && video.contains("a=sendonly\r\n"));
+        for line in ["a=fmtp:102 packetization-mode=1", "a=setup:active", "a=ssrc:7 cname:fanlight", "a=ice-ufrag:ours"]
+        {
+            assert!(video.contains(&format!("{line}\r\n")), "{line}: {video}");
+        }
+        let feedback: Vec<_> = video.lines().filter(|line| line.starts_with("a=rtcp-fb")).collect();
+        assert_eq!(feedback, ["a=rtcp-fb:102 nack", "a=rtcp-fb:102 nack pli"], "what was offered and is understood");
+        sdp_types::Session::parse(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn sound_is_answered_as_planned() {
+        let text = answered(&Plan { video: None, audio: Some(lane(0, Codec::Pcmu, "")) });
+        assert!(text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n") && text.contains("a=rtpmap:0 PCMU/8000\r\n"));
+        assert!(text.contains("a=ssrc:8 cname:fanlight\r\n") && !text.contains("a=ssrc:7"));
+    }
+
+    #[test]
+    fn whoever_is_not_active_is_called_and_a_fingerprint_is_needed() {
+        let with = |setup: &str, hash: &str| {
+            let text = OFFER.replace("a=setup:actpass", &format!("a=setup:{setup}")).replace("sha-256", hash);
+            Security::of(&Offer::parse(&text).unwrap())
+        };
+        let security = with("actpass", "sha-256").unwrap();
+        assert_eq!((security.active, &security.fingerprints[..]), (true, &[(0..32).collect::<Vec<u8>>()][..]));
+        assert!(with("passive", "SHA-256").unwrap().active);
+        assert!(!with("active", "sha-256").unwrap().active);
+        assert!(with("actpass", "sha-512").is_err());
+    }
+}

@@ -59,7 +59,8 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fanlight.yaml");
         std::fs::write(&file, listen + &self.yaml).unwrap();
-        let app = App::start(config::load(&file).unwrap(), app::Options::default()).await.unwrap();
+        let options = app::Options { program: Some(env!("CARGO_BIN_EXE_fanlight").into()), ..app::Options::default() };
+        let app = App::start(config::load(&file).unwrap(), options).await.unwrap();
         self.http = app.addresses().http[0];
         self.app = Some(app);
     }

@@ -131,8 +131,10 @@ async fn every_page_is_readable_and_in_reach() {
     let away = "  attic: { source: \"rtsp://127.0.0.1:9/\" }\n";
     let house = House::with("auth: none", cameras, away).await;
     let browser = Browser::start().await;
-    let wall = "return document.querySelectorAll('.moving').length === 3 \
-                && document.querySelector('[data-name=attic] .cover').innerText.includes('127.0.0.1')";
+    let wall = "const seen = ({ top, bottom }) => top < innerHeight && bottom > 0; \
+                const tiles = [...document.querySelectorAll('.tile')].filter((tile) => seen(tile.getBoundingClientRect())); \
+                return tiles.length > 1 && tiles.every((tile) => tile.matches('.moving, [data-name=attic]')) \
+                    && document.querySelector('[data-name=attic] .cover').innerText.includes('127.0.0.1')";
     check(&browser, "wall", &house.url("/"), wall).await;
     let figures = "document.querySelector('#stats').hidden && document.querySelector('#figures').click(); \
                    return document.querySelector('#screen.moving') && document.querySelector('#stats').innerText.includes('bit/s') \
@@ -151,7 +153,7 @@ async fn every_page_is_readable_and_in_reach() {
     check(&browser, "empty", &house.url("/"), "return !document.querySelector('#empty').hidden").await;
     browser.close().await;
 
-    let hash = fanlight::access::password::hash("unused").unwrap();
+    let hash = fanlight::access::password::hash("nobody signs in here").unwrap();
     let users = format!("users: [{{ name: ada, role: viewer, password_hash: \"{hash}\" }}]");
     let house = House::with(&users, Vec::new(), "").await;
     let browser = Browser::start().await;

@@ -49,6 +49,7 @@ async fn encoders_are_counted_and_shown_while_they_run() {
         access: Arc::new(Access::new(Auth::None, Vec::new())),
         health: Arc::default(),
         rtsp: Arc::default(),
+        rtsps: Arc::default(),
         rtsp_statistics: Arc::default(),
         transcoder,
         webrtc: None,

@@ -85,7 +85,7 @@ async fn the_sign_in_page_works_without_script() {
     assert_eq!(page.status, 401);
     for part in [
         r#"action="../v1/session""#,
-        r#"href="../assets/signin.css""#,
+        r#"href="../assets/style.css""#,
         r#"name="next" value="/camera/front?kiosk&amp;x=y""#,
     ] {
         assert!(page.body.contains(part), "{part} in {}", page.body);

@@ -60,3 +60,40 @@ pub(crate) fn read(mut packet: &[u8]) -> Vec<Feedback> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compound_packets_are_understood_and_the_rest_is_passed_over() {
+        let report = [&[0x81, 201, 0, 7, 0, 0, 0, 1, 0, 0, 0, 7, 10, 0, 0, 5][..], &[0; 16]].concat();
+        let nack = [0x81, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 7, 0, 100, 0, 0b101];
+        let pli = [0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7];
+        let fir = [0x84, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 1, 0, 0, 0];
+        let bye = [0x81, 203, 0, 1, 0, 0, 0, 1];
+        let all = [&report[..], &nack, &pli, &fir, &bye].concat();
+        let expected = [
+            Feedback::Lost { ssrc: 7, packets: 5 },
+            Feedback::Missing { ssrc: 7, seqs: vec![100, 101, 103] },
+            Feedback::KeyWanted { ssrc: 7 },
+            Feedback::KeyWanted { ssrc: 8 },
+            Feedback::Goodbye,
+        ];
+        assert_eq!(read(&all), expected);
+        for cut in 0..all.len() {
+            let _ = read(&all[..cut]);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(mut packet: Vec<u8>, kind in 200_u8..208) {
+            let _ = read(&packet);
+            if let [first, second, ..] = &mut packet[..] {
+                (*first, *second) = (*first & 0x1f | 0x80, kind);
+                let _ = read(&packet);
+            }
+        }
+    }
+}

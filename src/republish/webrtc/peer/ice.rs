@@ -235,3 +235,127 @@ impl Setter for Controlled {
 fn text(message: &Message, attribute: AttrType) -> Option<String> {
     message.get(attribute).ok().and_then(|value| String::from_utf8(value).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::republish::udp::Socket;
+    use rtc::stun::attributes::ATTR_XORMAPPED_ADDRESS;
+    use rtc::stun::message::CLASS_ERROR_RESPONSE;
+    use std::sync::Arc;
+
+    fn path(port: u16) -> Path {
+        let socket = Arc::new(Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+        Path::Udp { socket, remote: ([192, 0, 2, 1], port).into(), local: None }
+    }
+
+    fn viewers() -> IceCredentials {
+        IceCredentials { ufrag: "view".into(), pwd: "viewers-password-of-22".into() }
+    }
+
+    fn ice() -> Ice {
+        Ice::new(Identity::new().unwrap(), new_credentials(), viewers())
+    }
+
+    fn check(ice: &Ice, name: &str, pwd: &str, more: &[(AttrType, &[u8])]) -> Vec<u8> {
+        let mut message = Message::new();
+        message.write_header();
+        BINDING_REQUEST.add_to(&mut message).unwrap();
+        TransactionId::new().add_to(&mut message).unwrap();
+        message.add(ATTR_USERNAME, name.as_bytes());
+        for (attribute, value) in more {
+            message.add(*attribute, value);
+        }
+        let crypto = ice.identity.provider.crypto();
+        let integrity = MessageIntegrity::new_short_term_integrity_with_provider(pwd.to_owned(), crypto);
+        integrity.add_to(&mut message).unwrap();
+        message.raw
+    }
+
+    fn good(ice: &Ice, more: &[(AttrType, &[u8])]) -> Vec<u8> {
+        check(ice, &format!("{}:view", ice.local.ufrag), &ice.local.pwd.clone(), more)
+    }
+
+    fn nominating(ice: &Ice, priority: u32) -> Vec<u8> {
+        good(ice, &[(ATTR_USE_CANDIDATE, &[]), (ATTR_PRIORITY, &priority.to_be_bytes())])
+    }
+
+    #[tokio::test]
+    async fn checks_are_answered_with_the_address_they_came_from() {
+        let (mut ice, path, now) = (ice(), path(4_000), Instant::now());
+        let request = good(&ice, &[]);
+        assert_eq!(fragment_of(&request), Some(ice.local.ufrag.as_str()));
+        let answered = ice.receive(&request, &path, now);
+        assert!(answered.authentic && !answered.selected && ice.path().is_none());
+        let mut reply = Message { raw: answered.reply.unwrap(), ..Message::default() };
+        reply.decode().unwrap();
+        assert_eq!((reply.typ.class, &reply.raw[8..20]), (CLASS_SUCCESS_RESPONSE, &request[8..20]));
+        assert!(reply.contains(ATTR_XORMAPPED_ADDRESS) && ice.is_authentic(&mut reply, &ice.local.pwd));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_viewer_gets_nothing() {
+        let (mut ice, path, now) = (ice(), path(4_000), Instant::now());
+        let (ufrag, pwd) = (ice.local.ufrag.clone(), ice.local.pwd.clone());
+        let wrong = [
+            check(&ice, &format!("{ufrag}:view"), "another-password-of-22", &[]),
+            check(&ice, &format!("{ufrag}:other"), &pwd, &[]),
+            check(&ice, "other:view", &pwd, &[]),
+            check(&ice, &ufrag, &pwd, &[]),
+            vec![0, 1, 0, 0],
+            vec![0; 2_000],
+        ];
+        for request in wrong {
+            let answered = ice.receive(&request, &path, now);
+            assert!(!answered.authentic && answered.reply.is_none(), "{request:?}");
+        }
+        for cut in 0..good(&ice, &[]).len() {
+            let request = good(&ice, &[]);
+            assert!(!ice.receive(&request[..cut], &path, now).authentic);
+            let _ = fragment_of(&request[..cut]);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_best_nominated_path_is_followed_and_another_once_it_falls_silent() {
+        let (mut ice, now) = (ice(), Instant::now());
+        let (udp, better, worse) = (path(1), path(2), path(3));
+        assert!(ice.receive(&nominating(&ice, 100), &udp, now).selected);
+        assert!(!ice.receive(&nominating(&ice, 100), &udp, now).selected);
+        assert!(ice.receive(&nominating(&ice, 200), &better, now).selected);
+        assert!(!ice.receive(&nominating(&ice, 50), &worse, now).selected, "every path is nominated by some");
+        assert_eq!(ice.path(), Some(&better));
+        assert!(ice.receive(&nominating(&ice, 50), &worse, now + SETTLED).selected, "others move");
+        ice.lost(&worse);
+        assert_eq!(ice.path(), None);
+    }
+
+    #[tokio::test]
+    async fn a_restart_keeps_the_path_until_another_is_nominated_and_the_old_name_until_then() {
+        let (mut ice, now) = (ice(), Instant::now());
+        let (first, second) = (path(1), path(2));
+        ice.receive(&nominating(&ice, 100), &first, now);
+        let old = good(&ice, &[]);
+        ice.restart(new_credentials(), viewers());
+        assert!(ice.receive(&old, &first, now).authentic);
+        assert_eq!(ice.path(), Some(&first));
+        assert!(ice.receive(&nominating(&ice, 10), &second, now).selected, "priorities of before do not count");
+        assert!(!ice.receive(&old, &first, now).authentic);
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_wants_to_be_controlled_is_told_of_the_conflict() {
+        let (mut ice, path, now) = (ice(), path(4_000), Instant::now());
+        let request = good(&ice, &[(ATTR_ICE_CONTROLLED, &[0; 8])]);
+        let mut reply = Message { raw: ice.receive(&request, &path, now).reply.unwrap(), ..Message::default() };
+        reply.decode().unwrap();
+        assert_eq!(reply.typ.class, CLASS_ERROR_RESPONSE);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn names_are_read_from_anything_without_a_panic(datagram: Vec<u8>) {
+            let _ = fragment_of(&datagram);
+        }
+    }
+}

@@ -207,3 +207,82 @@ impl Secure {
         self.incoming.as_mut()?.decrypt_rtcp(datagram).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(identity: &Identity) -> Vec<u8> {
+        Sha256::digest(identity.certificate.certificate[0].as_ref()).to_vec()
+    }
+
+    /// Hands datagrams to and fro until neither has more or somebody gives up; answers what came of it on both sides.
+    fn talk(one: &mut Secure, other: &mut Secure) -> (Vec<Event>, Vec<String>) {
+        let (now, mut events, mut errors) = (Instant::now(), Vec::new(), Vec::new());
+        one.begin(now);
+        other.begin(now);
+        for _ in 0..20 {
+            let mut quiet = true;
+            for turn in 0..2 {
+                let (from, to) = if turn == 0 { (&mut *one, &mut *other) } else { (&mut *other, &mut *one) };
+                while let Some(datagram) = from.poll() {
+                    quiet = false;
+                    match to.receive(&datagram, now) {
+                        Ok(event) => events.extend(event),
+                        Err(error) => errors.push(error),
+                    }
+                }
+            }
+            if quiet || !errors.is_empty() || events.contains(&Event::Closed) {
+                break;
+            }
+        }
+        (events, errors)
+    }
+
+    fn pair(known: &[bool; 2]) -> (Secure, Secure) {
+        let (ours, theirs) = (Identity::new().unwrap(), Identity::new().unwrap());
+        let expected = |known: bool, identity: &Identity| vec![if known { digest(identity) } else { vec![0; 32] }];
+        let active = Secure::new(&ours, expected(known[0], &theirs), true).unwrap();
+        (active, Secure::new(&theirs, expected(known[1], &ours), false).unwrap())
+    }
+
+    #[test]
+    fn two_that_know_each_other_connect_and_read_each_others_packets() {
+        let (mut one, mut other) = pair(&[true, true]);
+        assert!(one.protect(&[0x80; 40]).is_none());
+        let (events, errors) = talk(&mut one, &mut other);
+        assert_eq!((&events[..], errors.len()), (&[Event::Connected, Event::Connected][..], 0));
+        let report = crate::republish::rtp::bye(7);
+        let packet = one.protect_rtcp(&report).unwrap();
+        assert_ne!(packet[..8 + 4], report[..8 + 4]);
+        assert_eq!(other.unprotect_rtcp(&packet).unwrap(), report);
+        assert!(other.unprotect_rtcp(&packet).is_none(), "once is enough");
+        // The same packet again is the same bytes: that is what sending again is.
+        let media = [&[0x80, 102, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7][..], &[5; 100]].concat();
+        assert_eq!(one.protect(&media).unwrap(), one.protect(&media).unwrap());
+        one.close(Instant::now());
+        assert_eq!(talk(&mut one, &mut other).0, [Event::Closed]);
+    }
+
+    #[test]
+    fn a_certificate_that_was_not_announced_is_refused() {
+        for known in [[false, true], [true, false]] {
+            let (mut one, mut other) = pair(&known);
+            let (events, errors) = talk(&mut one, &mut other);
+            assert!(!errors.is_empty(), "{events:?}");
+            assert!(!(one.is_connected() && other.is_connected()));
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_packet_and_ends_nothing() {
+        let (mut one, mut other) = pair(&[true, true]);
+        talk(&mut one, &mut other);
+        for garbage in [&[][..], &[22], &[22, 254, 253, 0, 0], &[23; 60], &[0x80, 200, 0, 0]] {
+            assert_eq!(one.receive(garbage, Instant::now()), Ok(None));
+            assert!(one.unprotect_rtcp(garbage).is_none());
+        }
+        assert!(one.is_connected());
+    }
+}
