@@ -18,7 +18,9 @@ use fanlight::config::{self, Config, IceServer, Secret};
 use fanlight::republish::health::Health;
 use fanlight::republish::http::{HttpState, Limits, Outputs, Site, Whep, WhepLimits, serve};
 use fanlight::republish::webrtc::{Options, Server};
+use fanlight::transcode::{self, Transcoder};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,6 +42,13 @@ pub struct Rig {
     pub webrtc: Options,
     pub http: config::Http,
     pub access: Arc<Access>,
+    pub transcoder: Arc<Transcoder>,
+}
+
+/// Encoders are children of the program, which a test is not.
+fn transcoder(pipelines: Option<PathBuf>) -> Arc<Transcoder> {
+    let program = env!("CARGO_BIN_EXE_fanlight").into();
+    Arc::new(Transcoder::new(transcode::Options { program, pipelines, ..transcode::Options::default() }))
 }
 
 impl Default for Rig {
@@ -56,6 +65,7 @@ impl Default for Rig {
             webrtc: Options { ice_servers, ..Options::default() },
             http: config::Http { allow_origins: vec![LISTED.into()], ..Config::default().http },
             access: Access::open(),
+            transcoder: transcoder(None),
         }
     }
 }
@@ -85,7 +95,7 @@ impl Gateway {
     pub async fn start(rig: Rig) -> Self {
         let (bus, cancel) = (Bus::new(), CancellationToken::new());
         let webrtc = Server::bind(&["127.0.0.1:0".parse().unwrap()], rig.webrtc).unwrap();
-        let transcoder = Arc::default();
+        let transcoder = rig.transcoder;
         let state = HttpState {
             outputs: Outputs::new(&bus, &transcoder, cancel.clone()),
             bus: Arc::clone(&bus),

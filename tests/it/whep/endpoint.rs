@@ -1,7 +1,7 @@
 //! POST, and what else an endpoint answers.
 
 use super::*;
-use fanlight::bus::{Reason, ReasonCode, State};
+use fanlight::bus::{Reason, ReasonCode, State, Want};
 use fanlight::media::{Codec, Format, TrackInfo, VideoFormat};
 
 #[tokio::test]
@@ -165,13 +165,39 @@ async fn options_with_cors_for_listed_origins_only() {
     assert_eq!(alone.header("access-control-allow-origin"), None);
 }
 
-#[tokio::test]
-async fn a_camera_that_needs_an_encoder_that_is_not_there_406_says_so() {
-    let gateway = Gateway::start(Rig::default()).await;
+/// A camera that sends H.265, which Chromium's offer does not have.
+fn hevc(gateway: &Gateway) -> Publisher {
     let mut camera = Publisher::new(&gateway.bus, "hevc", false);
     let info = TrackInfo { codec: Codec::H265, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) };
     camera.change_video(info);
     camera.pictures(5);
+    camera
+}
+
+#[tokio::test]
+async fn a_camera_that_needs_an_encoder_that_is_not_there_406_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = "about: none\nfrom: h265\nto: h264\ncandidates:\n  - about: none\n    launch: >\n      \
+        appsrc name=in is-live=true format=time ! nosuchelement name=enc ! appsink name=out sync=false\n";
+    std::fs::write(folder.path().join("h265-to-h264.yaml"), pipeline).unwrap();
+    let transcoder = transcoder(Some(folder.path().to_owned()));
+    let gateway = Gateway::start(Rig { transcoder: Arc::clone(&transcoder), ..Rig::default() }).await;
+    let camera = hevc(&gateway);
+    // It is found out when somebody wants it.
+    let rendition = transcoder.rendition(&camera.stream, camera.stream.tracks()[0].0, Codec::H264).unwrap();
+    let _reader = rendition.stream().subscribe(Want::All);
+    crate::support::until("the element is missed", || rendition.trouble().is_some()).await;
     let words = gateway.offer("/whep/hevc").await.problem(406);
-    assert!(words.contains("hevc sends H.265") && words.contains("cannot be transcoded"), "{words}");
+    assert!(words.contains("hevc sends H.265") && words.contains("the viewer takes VP8, VP9, H264"), "{words}");
+    assert!(words.contains("cannot be transcoded") && words.contains("nosuchelement"), "{words}");
+}
+
+#[tokio::test]
+async fn a_rendition_is_answered_at_once() {
+    // These pictures are none that a decoder could read: an answer that waited for the encoder's would never come.
+    let gateway = Gateway::start(Rig::default()).await;
+    let _camera = hevc(&gateway);
+    let reply = gateway.offer("/whep/hevc").await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    assert!(reply.body.contains("a=rtpmap:108 H264/90000"), "{}", reply.body);
 }

@@ -177,3 +177,24 @@ async fn a_few_pictures_are_waited_for_where_only_they_tell_the_order() {
     settle(&said).await;
     assert!(begin.elapsed().is_zero());
 }
+
+#[tokio::test]
+async fn what_browsers_cannot_show_is_a_rendition() {
+    let transcoder = Transcoder::default();
+    let renditions = |infos: &[TrackInfo]| {
+        let plan = plan(&offer(CHROMIUM), &stream(infos), &transcoder).expect("it can be made");
+        [plan.video, plan.audio].map(|lane| {
+            lane.map(|lane| (lane.payload_type, lane.codec, matches!(lane.source, LaneSource::Rendition(_))))
+        })
+    };
+    let h264 = Some((108, Codec::H264, true));
+    let jpeg = TrackInfo { codec: Codec::Jpeg, ..video(Codec::Jpeg, &[], None) };
+    assert_eq!(renditions(&[jpeg]), [h264, None]);
+    assert_eq!(
+        renditions(&[video(Codec::H265, &[], Some(0)), audio(Codec::Aac)]),
+        [h264, Some((111, Codec::Opus, true))]
+    );
+    // B pictures, with sound as it is.
+    let b = video(Codec::H264, HIGH, Some(2));
+    assert_eq!(renditions(&[b, audio(Codec::Pcma)]), [h264, Some((8, Codec::Pcma, false))]);
+}
