@@ -69,7 +69,8 @@ pub fn run(context: &Context, servers: &[Kind], starts: usize) -> Result<bool> {
         }
         let of = |f: fn(&Start) -> f64| Quantiles::of(all.iter().map(f).collect());
         let (navigation, offer) = (of(|s| s.navigation_ms), of(|s| s.offer_ms));
-        let later = of(|s| s.delay_ms - s.resident_ms);
+        // whole milliseconds, and no "-0" among them
+        let later = of(|s| (s.delay_ms - s.resident_ms).round() + 0.0);
         lines.push(vec![
             kind.name().to_owned(),
             all.len().to_string(),

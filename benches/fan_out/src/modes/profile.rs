@@ -35,10 +35,7 @@ pub fn run(context: &Context, kind: Kind, n: usize, seconds: u64) -> Result<()> 
     drop(running);
     let report = |more: &[&str]| {
         let mut command = Command::new("perf");
-        command
-            .args(["report", "--stdio", "-g", "none"])
-            .args(more)
-            .arg("-i");
+        command.args(["report", "--stdio", "-g", "none"]).args(more).arg("-i");
         command.arg(&data).stderr(std::process::Stdio::null()).status()
     };
     println!("where time is spent:");
