@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Needed in containers, or for video that plays without a click. All media stays on this machine.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 9] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-dev-shm-usage",
@@ -24,6 +24,7 @@ const FLAGS: [&str; 8] = [
     "--disable-background-networking",
     "--no-first-run",
     "--hide-scrollbars",
+    "--remote-debugging-pipe",
 ];
 
 /// A window, and the browser behind it, until it is closed.
@@ -58,9 +59,15 @@ impl Browser {
         use std::os::unix::process::CommandExt as _;
         let turn = TURN.lock().await;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut driver = Command::new("chromedriver");
-        driver.arg(format!("--port={port}")).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let driver = driver.spawn().expect("chromedriver is missing: the Debian package chromium-driver brings it");
+        // Killed with this test, should somebody kill that; and the browser ends with the pipe between the two.
+        let mut driver = Command::new("setpriv");
+        driver
+            .args(["--pdeathsig", "KILL", "chromedriver"])
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        let driver = driver.spawn().unwrap();
         let driver = Driver(driver);
         let options = json!({ "args": FLAGS });
         let capabilities = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
@@ -71,7 +78,9 @@ impl Browser {
             let mut builder = ClientBuilder::new(HttpConnector::new());
             match builder.capabilities(capabilities.clone()).connect(&address).await {
                 Ok(client) => break client,
-                Err(error) if begin.elapsed() > PATIENCE => panic!("no browser: {error}"),
+                Err(error) if begin.elapsed() > PATIENCE => {
+                    panic!("no browser (the Debian packages chromium and chromium-driver bring it): {error}")
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
