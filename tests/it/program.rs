@@ -155,7 +155,7 @@ async fn it_serves_reloads_and_ends_as_asked() {
     std::fs::write(&file, format!("{PLAIN}camera: {{}}\n")).unwrap();
     running.signal(rustix::process::Signal::HUP);
     running.logs("nothing was changed").await;
-    running.logs("fanlight.yaml:4:1: ").await;
+    running.logs("fanlight.yaml:5:1: ").await;
     assert!(http::get(running.http, "/metrics").await.1.contains("\nfanlight_config_ok 0\n"));
 
     let moved = PLAIN.replace("http: { listen: \"127.0.0.1:0\" }", "http: { listen: \"127.0.0.1:1\" }");

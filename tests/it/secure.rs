@@ -12,7 +12,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const PLACES: &str = "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\n\
+const PLACES: &str = "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nwebrtc: { listen: \"127.0.0.1:0\" }\n\
                       rtsps: { listen: \"127.0.0.1:0\" }\nstore: { path: state }\n";
 
 fn read(folder: &Path, text: &str) -> Config {
@@ -190,7 +190,7 @@ async fn a_taken_port_names_its_key() {
     for (key, other) in [("https", "rtsps"), ("rtsps", "https")] {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
-            "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nauth: none\n\
+            "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nwebrtc: {{ listen: \"127.0.0.1:0\" }}\nauth: none\n\
              {key}: {{ listen: \"{address}\" }}\n{other}: {{ listen: \"127.0.0.1:0\" }}\n"
         );
         match App::start(read(folder.path(), &text), Options::default()).await {

@@ -20,7 +20,7 @@ async fn a_cameras_b_pictures_become_h264_for_browsers_and_all_ends_with_the_gat
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fanlight.yaml");
     let text = format!(
-        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nauth: none\n\
+        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nwebrtc: {{ listen: \"127.0.0.1:0\" }}\nauth: none\n\
          cameras:\n  front: {{ source: \"{}\" }}\n",
         camera.url()
     );
