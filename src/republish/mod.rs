@@ -7,3 +7,18 @@ pub mod rtp;
 pub mod rtsp;
 mod udp;
 pub mod webrtc;
+
+use std::io;
+use std::net::SocketAddr;
+
+/// Why an address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {protocol} {address}: {source}")]
+pub struct BindError {
+    /// `TCP` or `UDP`.
+    pub protocol: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}

@@ -7,6 +7,7 @@ use super::tunnel;
 use super::udp::UdpPair;
 use crate::access::{Access, Tls};
 use crate::bus::{Bus, Stream};
+use crate::republish::BindError;
 use crate::republish::crowd::Crowd;
 use crate::republish::rtp::Feeds;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -102,18 +103,6 @@ impl Shared {
         hubs.insert(stream.path().to_owned(), Arc::downgrade(&hub));
         Some(hub)
     }
-}
-
-/// Why an address could not be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {protocol} {address}: {source}")]
-pub struct BindError {
-    /// `TCP` or `UDP`.
-    pub protocol: &'static str,
-    /// The address.
-    pub address: SocketAddr,
-    /// Why.
-    pub source: io::Error,
 }
 
 /// The server with its sockets bound.

@@ -37,7 +37,7 @@ mod viewer;
 pub use fragment::{Fragment, FragmentError, MAX_FRAGMENT};
 pub use offer::{IceCredentials, MAX_OFFER, Offer, OfferError, OfferedCodec, Section};
 pub use plan::{Lane, LaneSource, NoCommonCodec, Plan, plan, settle};
-pub use server::{BindError, CreateError, Options, Server, Statistics};
+pub use server::{CreateError, Options, Server, Statistics};
 pub use session::{RestartError, Session};
 
 pub use crate::config::{Candidate, IceServer};

@@ -13,6 +13,7 @@ use super::viewer::{Arrangement, Viewer};
 use crate::access::{Access, User};
 use crate::bus::Device;
 use crate::config::{Candidate, Host, IceServer};
+use crate::republish::BindError;
 use crate::republish::crowd::{Counted, Crowd};
 use crate::republish::rtp::Feeds;
 use crate::republish::udp::Socket;
@@ -83,18 +84,6 @@ pub struct Statistics {
     pub dropped: AtomicU64,
     /// RTP packets that viewers reported as lost and never got.
     pub lost: AtomicU64,
-}
-
-/// Why an address could not be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {protocol} {address}: {source}")]
-pub struct BindError {
-    /// `TCP` or `UDP`.
-    pub protocol: &'static str,
-    /// The address.
-    pub address: SocketAddr,
-    /// Why.
-    pub source: io::Error,
 }
 
 /// Why there is no session.

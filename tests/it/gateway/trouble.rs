@@ -127,6 +127,9 @@ const SECRETS: [&str; 10] = [
     "canary@/Odd:10",
 ];
 
+/// The one secret that is told: to viewers who are signed in, in the `Link` of WHEP, since their browsers need it.
+const TURN: &str = "canary-Turn-11";
+
 /// A secret and the forms in which it could slip through.
 fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string()];
@@ -177,7 +180,8 @@ async fn secrets_appear_nowhere() {
     let hash = password::hash(login).unwrap();
     let encoded = utf8_percent_encode(odd, NON_ALPHANUMERIC);
     let config = format!(
-        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nwebrtc: {{ listen: \"127.0.0.1:0\" }}\n\
+        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nwebrtc: {{ listen: \"127.0.0.1:0\", \
+         ice_servers: [{{ urls: \"turn:turn.example\", username: fan, credential: {TURN} }}] }}\n\
          https: {{ listen: \"127.0.0.1:0\" }}\nrtsps: {{ listen: \"127.0.0.1:0\" }}\nusers:\n  \
          - {{ name: admin, role: admin, password_hash: \"{hash}\", stream_key: {key} }}\ncameras:\n  \
          by_url: {{ source: \"{}\" }}\n  \
@@ -273,6 +277,10 @@ async fn secrets_appear_nowhere() {
     let private = std::fs::read_to_string(process.folder.path().join("data/tls/key.pem")).unwrap();
     let private = private.lines().nth(1).unwrap().to_owned();
     assert!(process.lines("WARN", "refused: wrong user name or password").len() >= 2, "{log}");
+    assert_eq!(log.lines().find(|line| line.contains(TURN)), None, "the TURN password is in the log");
+    let mut told = answers.lines().filter(|line| line.contains(TURN)).peekable();
+    assert!(told.peek().is_some() && told.all(|line| line.starts_with("link: <turn:turn.example>")));
+    assert!(!what_comes(process.http(), "/whep/by_url", "").await.contains(TURN), "who is not signed in is not told");
     for secret in SECRETS.iter().flat_map(|secret| forms(secret)).chain([hash, token, private]) {
         for (place, text) in [("log", &log), ("answers", &answers)] {
             let found = text.lines().find(|line| line.contains(&secret));

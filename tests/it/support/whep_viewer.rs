@@ -1,6 +1,7 @@
 //! A WebRTC viewer: the `webrtc` crate, receiving.
 
 use super::PATIENCE;
+use super::http::post;
 use fanlight::media::Kind;
 use fanlight::republish::webrtc::{Offer, Session};
 use rtc::interceptor::Registry;
@@ -15,6 +16,7 @@ use rtc::rtp::Packet;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -135,6 +137,15 @@ impl Viewer {
         tokio::time::timeout(PATIENCE, is_gathered.wait_for(|done| *done)).await.expect("gathered").unwrap();
         let offer = peer.local_description().await.unwrap().sdp;
         Self { peer, offer, tcp: wishes.tcp, packets, tracks, seen: BTreeMap::new() }
+    }
+
+    /// A viewer of a whole gateway, by WHEP.
+    pub async fn of(http: SocketAddr, path: &str, wishes: Wishes) -> Self {
+        let viewer = Self::new(wishes).await;
+        let (status, answer) = post(http, path, "application/sdp", &viewer.offer).await;
+        assert_eq!(status, 201, "{answer}");
+        viewer.answer(&answer).await;
+        viewer
     }
 
     /// What signalling reads of the offer.
