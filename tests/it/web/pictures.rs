@@ -257,8 +257,8 @@ async fn who_leaves_is_not_counted_and_a_removed_camera_ends_its_viewers() {
     gateway.reload("  {}\n").await;
     camera.send();
     assert_eq!(number(&picture(&mut answers[0]).await), 2);
-    gateway.app.bus().remove("front");
     picture(&mut answers[1]).await;
+    gateway.app.bus().remove("front");
     for answer in &mut answers {
         assert!(part(answer).await.is_none());
     }
