@@ -107,7 +107,7 @@ impl UdpPair {
         let _ = self.rtcp.send_one(to, Some(from), packet);
     }
 
-    /// Sends one run of packets (see [`runs`]).
+    /// Sends one run of packets (see [`runs`](crate::republish::udp::runs)).
     ///
     /// # Errors
     /// `WouldBlock` when the kernel's buffer is full; others as the kernel reports them.

@@ -12,6 +12,8 @@ use sdp_types::{Attribute, Media, ParserError, Session};
 pub const MAX_OFFER: usize = 64 << 10;
 /// Payload types of a section that are looked at: RTP has no more (RFC 3550 section 5.1).
 const MAX_CODECS: usize = 128;
+/// Characters of the input that an error quotes at most.
+const MAX_QUOTED: usize = 200;
 /// Candidates that are kept; a machine with more addresses is no viewer.
 pub(super) const MAX_CANDIDATES: usize = 64;
 
@@ -23,7 +25,7 @@ pub enum OfferError {
     Large(usize),
     /// It is no session description.
     #[error("the SDP cannot be read: {0}")]
-    Syntax(#[from] ParserError),
+    Syntax(String),
     /// Something is wrong that concerns the whole.
     #[error("the SDP cannot be used: {0}")]
     Session(String),
@@ -136,7 +138,9 @@ impl Offer {
         if text.len() > MAX_OFFER {
             return Err(OfferError::Large(text.len()));
         }
-        let session = Session::parse(text.as_bytes())?;
+        // What is wrong may quote a whole line of the input.
+        let syntax = |error: ParserError| OfferError::Syntax(shortened(&error.to_string()));
+        let session = Session::parse(text.as_bytes()).map_err(syntax)?;
         let sections = sections(&session)?;
         let leader = leader(&session, &sections)?;
         let ice = credentials(&session, leader)?;
@@ -295,6 +299,11 @@ impl Raw<'_> {
             _ => Err("an a=rtpmap is not NAME/CLOCK or NAME/CLOCK/CHANNELS"),
         }
     }
+}
+
+/// Text of the input as it may stand in an error.
+fn shortened(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTED).collect()
 }
 
 fn bad(number: usize, media: &Media, what: &str) -> OfferError {
