@@ -178,11 +178,12 @@ fn levels(text: &str) -> Result<Targets, filter::ParseError> {
 }
 
 /// Libraries that are heard only where `RUST_LOG` names them. What matters of what they say stands in our own words.
-const TALKATIVE: [&str; 2] = [
+const TALKATIVE: [&str; 3] = [
     // Tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
     // reconnection again.
     "retina", // Warns of every player that sends an address as the name of the host.
-    "rustls",
+    "rustls", // Warns of datagrams that anybody can send, a line for each.
+    "rtc",
 ];
 
 fn start_log(format: LogFormat) {

@@ -48,6 +48,15 @@ fn section<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n,
     Fields::of(fields.context, node)
 }
 
+/// A section that is off unless it is there. An empty one is a mistake: it looks as if it switched something on.
+fn switch<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
+    if let Some(node) = fields.value(name).filter(|node| matches!(node.value, Value::Null)) {
+        let words = format!("`{name}:` without a value switches nothing on; `{name}: {{}}` does, with the defaults");
+        fields.context.mistake(node.place, words);
+    }
+    section(fields, name)
+}
+
 /// Addresses bound so far, with the key that set them.
 type Taken = Vec<(Listen, &'static str)>;
 
@@ -109,7 +118,7 @@ fn listen_if_there(fields: &mut Fields<'_, '_>, key: &'static str, port: u16, ta
 }
 
 fn https(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Https> {
-    let mut fields = section(fields, "https")?;
+    let mut fields = switch(fields, "https")?;
     let context = fields.context;
     let listen = listen_if_there(&mut fields, "https.listen", 8443, taken);
     let (chain, key) = (fields.take("cert_file"), fields.take("key_file"));
@@ -130,7 +139,7 @@ fn https(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Https> {
 }
 
 fn rtsps(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Rtsps> {
-    let mut fields = section(fields, "rtsps")?;
+    let mut fields = switch(fields, "rtsps")?;
     let listen = listen_if_there(&mut fields, "rtsps.listen", 8322, taken);
     fields.finish();
     Some(Rtsps { listen })

@@ -277,6 +277,7 @@ fn each_mistake_has_its_words() {
         ("http: { hosts: ['a:80'] }", "1:17: expected a host name without port, found \"a:80\""),
         ("https: { cert_file: none.pem }", "1:21: `cert_file` and `key_file` belong together; without both the certificate is self-made"),
         ("https: { cert_file: none.pem, key_file: /dev/null }", "1:21: \"none.pem\" cannot be read: No such file or directory (os error 2)"),
+        ("https:", "1:6: `https:` without a value switches nothing on; `https: {}` does, with the defaults"),
         ("rtsps: { listen: '0.0.0.0:8484' }", "1:18: port 8484 is already used by `http.listen`"),
         ("rtsp: { udp_ports: 8001-8002 }", "1:20: expected a pair of ports, the first one even, such as 8000-8001, or off, found \"8001-8002\""),
         ("rtsp: { listen: 'a:8555' }\nwebrtc: { listen: 'a:8555' }", "2:19: port 8555 is already used by `rtsp.listen`"),

@@ -84,7 +84,7 @@ impl Default for Options {
             silence: Duration::from_secs(3),
             patience: Duration::from_secs(15),
             back_off: (Duration::from_millis(250), Duration::from_secs(30)),
-            healthy: Duration::from_secs(30),
+            healthy: Duration::from_secs(5),
             still_linger: Duration::from_secs(30),
         }
     }

@@ -45,18 +45,25 @@ function reshape() {
 function showMjpeg(on) {
   if (on === !mjpeg.hidden) return;
   mjpeg.hidden = !on;
-  if (on) mjpeg.src = at(`v1/cameras/${path}/mjpeg${sub ? "?stream=sub" : ""}`);
+  if (on) renewMjpeg();
   else mjpeg.removeAttribute("src");
 }
 
 let again = null;
+let asked = 0;
+/** Asks for the pictures anew. Browsers tell nobody when a picture that has moved stops moving. */
+function renewMjpeg() {
+  if (mjpeg.hidden) return;
+  asked = performance.now();
+  mjpeg.src = at(`v1/cameras/${path}/mjpeg?${sub ? "stream=sub&" : ""}asked=${Math.round(asked)}`);
+}
+// Whatever cut the connection without anybody noticing.
+setInterval(renewMjpeg, 60_000);
 mjpeg.addEventListener("error", () => {
   if (mjpeg.hidden) return;
   clearTimeout(again);
   again = setTimeout(() => {
-    if (player.phase !== "failed") return;
-    showMjpeg(false);
-    showMjpeg(true);
+    if (player.phase === "failed") renewMjpeg();
   }, 5000);
 });
 mjpeg.addEventListener("load", reshape);
@@ -157,10 +164,7 @@ for (const radio of document.querySelectorAll("[name=stream]")) {
   radio.addEventListener("change", () => {
     sub = radio.value === "sub";
     player.change(whep());
-    if (!mjpeg.hidden) {
-      showMjpeg(false);
-      showMjpeg(true);
-    }
+    renewMjpeg();
     describe();
   });
 }
@@ -301,6 +305,10 @@ states.addEventListener("camera", ({ detail }) => {
   player.worthwhile = camera.state !== "offline";
   if (before && before !== "online" && camera.state === "online") player.hurry();
   if (player.phase === "stopped" && !document.hidden) player.start();
+  // Nobody reads the pictures that we believe to be shown: the connection is gone.
+  if (!mjpeg.hidden && camera.viewers.mjpeg === 0 && performance.now() - asked > 3000) renewMjpeg();
+  const trouble = camera.tracks.find((track) => !track.native && track.reason && track.kind === "video" && track.codec !== "jpeg");
+  if (trouble) player.giveUp(trouble.reason);
   describe();
   tell();
 });
@@ -308,7 +316,8 @@ states.addEventListener("lost", () => banner("Fanlight does not answer. Trying a
 states.addEventListener("connected", () => {
   banner("");
   announce("Connected again");
-  player.hurry();
+  player.renew();
+  renewMjpeg();
   checkVersion();
 });
 

@@ -77,6 +77,19 @@ export class Player extends EventTarget {
     this.#attempt();
   }
 
+  /** The gateway was away, and with it all sessions: the picture that is shown may be an old one. */
+  renew() {
+    if (this.phase === "stopped") return;
+    this.#retries = 0;
+    this.#enter("connecting");
+    this.#attempt();
+  }
+
+  /** Something that we cannot see keeps pictures from coming; what it is stands in `text`. */
+  giveUp(text) {
+    if (["connecting", "waiting"].includes(this.phase)) this.#fail(text);
+  }
+
   /** Sound is asked for only where somebody listens: the gateway may have to make it. The picture stays meanwhile. */
   listen(audio) {
     if (this.#audio === audio) return;

@@ -47,8 +47,10 @@ use crate::access::Access;
 use crate::bus::Bus;
 use crate::config;
 use crate::transcode::Transcoder;
+use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware, routing};
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +62,9 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 /// Bytes of a request's body; nothing that is served today takes more.
 const MAX_BODY: usize = 64 << 10;
+
+/// How long a request's body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
@@ -140,6 +145,7 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
     let router = router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::other_method)
+        .layer(middleware::from_fn(whole_body))
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
@@ -151,6 +157,22 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
     };
     let router = router.layer(middleware::from_fn_with_state(state, whep::options));
     router.layer(middleware::map_response(move |response| secured(response, Arc::clone(&ancestors))))
+}
+
+/// Waits for the body, so that no handler waits for one that never comes: such requests would take all connections.
+async fn whole_body(request: Request<Body>, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, body.into())).await,
+        Ok(Err(_)) => {
+            let detail = format!("the body did not come whole, or is over {MAX_BODY} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+        }
+        Err(_) => {
+            let detail = format!("the body did not come within {} s", BODY_TIME.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
+        }
+    }
 }
 
 /// Lets pages of the listed origins read our answers; without any, browsers let nobody but ourselves.

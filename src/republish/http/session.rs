@@ -18,16 +18,19 @@ use url::form_urlencoded;
 /// Where sessions begin and end.
 pub(super) const PATH: &str = "/v1/session";
 const COOKIE: &str = "fanlight_session";
+/// Its name over TLS: a browser lets no plain page replace a `Secure` cookie, whatever the port, so that who had signed in
+/// over HTTPS could not sign in over HTTP (seen in Chromium).
+const SECURE_COOKIE: &str = "fanlight_session_tls";
 
 pub(super) fn routes() -> Router<HttpState> {
     Router::new().route("/v1/session", routing::get(show).post(sign_in).delete(sign_out))
 }
 
-/// Values of our cookie. There may be several, of gateways on other ports of the same host.
+/// Values of our cookies. Browsers do not tell ports apart: gateways on one host replace each other's.
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| name.trim() == COOKIE).map(|(_, token)| token.trim())
+    pairs.filter(|(name, _)| [COOKIE, SECURE_COOKIE].contains(&name.trim())).map(|(_, token)| token.trim())
 }
 
 /// Whether somebody signed in by the page, even long ago.
@@ -47,8 +50,8 @@ pub(super) fn cookie(token: &str, secure: bool) -> Option<HeaderValue> {
 }
 
 fn set_cookie(value: &str, seconds: u64, secure: bool) -> Option<HeaderValue> {
-    let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{COOKIE}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
+    let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
+    let text = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
     HeaderValue::from_str(&text).ok()
 }
 
@@ -149,7 +152,12 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
 }
 
 async fn sign_out(Extension(client): Extension<Client>) -> Response {
-    with_cookie(StatusCode::NO_CONTENT.into_response(), set_cookie("", 0, client.secure))
+    let mut response = with_cookie(StatusCode::NO_CONTENT.into_response(), set_cookie("", 0, client.secure));
+    // Over TLS also the one from before.
+    if let Some(plain) = set_cookie("", 0, false).filter(|_| client.secure) {
+        response.headers_mut().append(header::SET_COOKIE, plain);
+    }
+    response
 }
 
 #[cfg(test)]

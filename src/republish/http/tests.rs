@@ -152,6 +152,20 @@ impl Gateway {
     }
 }
 
+/// Seen: 512 of them closed the listener to everybody else.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_is_given_up() {
+    let gateway = gateway();
+    let never = futures::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+    let request =
+        Request::post("/v1/session").header("host", "fan.lan:8484").header("content-type", "application/json");
+    let mut request = request.body(Body::from_stream(never)).unwrap();
+    request.extensions_mut().insert(Peer(([192, 0, 2, 9], 40_000).into()));
+    let answer = answer(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(answer.status, 408);
+    assert!(answer.body.contains("within 10 s"), "{}", answer.body);
+}
+
 #[tokio::test]
 async fn a_camera_is_described_as_promised() {
     let gateway = gateway();

@@ -90,6 +90,11 @@ impl Inbox {
     pub(super) fn deliver(&self, arrived: Arrived) -> bool {
         !matches!(self.sender.try_send(arrived), Err(mpsc::error::TrySendError::Closed(_)))
     }
+
+    /// Waits until the session is gone.
+    pub(super) async fn ended(&self) {
+        self.sender.closed().await;
+    }
 }
 
 /// A key of the table of addresses: a socket by its address in memory, and the viewer's address.

@@ -236,8 +236,8 @@ async fn serve(socket: TcpStream, remote: SocketAddr, routes: &Routes, cancel: C
         }
     };
     tokio::select! {
-        result = reading => result,
-        result = link.write() => result,
+        // The goodbye first: the session's end comes right after it.
+        biased;
         () = link.done.cancelled() => {
             let farewell = async {
                 while !link.flush()? {
@@ -247,6 +247,10 @@ async fn serve(socket: TcpStream, remote: SocketAddr, routes: &Routes, cancel: C
             };
             tokio::time::timeout(FAREWELL, farewell).await.unwrap_or(Ok(()))
         }
+        // Also of a connection that never became the session's path: browsers open several and leave them.
+        () = inbox.ended() => Ok(()),
+        result = reading => result,
+        result = link.write() => result,
     }
 }
 

@@ -114,6 +114,8 @@ async fn a_cookie_is_secure_where_the_outside_is() {
     let headers = [("x-forwarded-for", "203.0.113.5"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "fan.lan")];
     let answer = sign_in(&gateway, JSON, LOGIN, &headers).await;
     assert!(answer.header("set-cookie").ends_with("; Secure"), "{}", answer.header("set-cookie"));
+    // Another name: no plain page may replace a secure cookie.
+    assert!(answer.header("set-cookie").starts_with("fanlight_session_tls="));
     let origin = ("origin", "https://fan.lan");
     let answer = sign_in(&gateway, JSON, LOGIN, &[headers[0], headers[1], headers[2], origin]).await;
     assert_eq!(answer.status, 204, "{}", answer.body);

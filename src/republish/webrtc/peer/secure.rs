@@ -42,7 +42,12 @@ pub(crate) struct Secure {
     begin: Option<Arc<rtc::dtls::config::HandshakeConfig>>,
     outgoing: Option<Context>,
     incoming: Option<Context>,
+    /// Bytes taken before the handshake was complete.
+    early: usize,
 }
+
+/// A handshake has about 4,000 bytes, and some of it comes twice. The library keeps what it cannot decrypt yet, all of it.
+const MOST_EARLY: usize = 64 << 10;
 
 impl fmt::Debug for Secure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,7 +93,7 @@ impl Secure {
         let config = Arc::new(config);
         let (begin, server) = if active { (Some(config), None) } else { (None, Some(config)) };
         let endpoint = Endpoint::new(HERE, TransportProtocol::UDP, server);
-        Ok(Self { identity: identity.clone(), endpoint, begin, outgoing: None, incoming: None })
+        Ok(Self { identity: identity.clone(), endpoint, begin, outgoing: None, incoming: None, early: 0 })
     }
 
     /// Whether media can be sent.
@@ -113,6 +118,12 @@ impl Secure {
         if self.begin.is_some() {
             // Nobody may begin in our place.
             return Ok(None);
+        }
+        if !self.is_connected() {
+            self.early += datagram.len();
+            if self.early > MOST_EARLY {
+                return Err("a handshake of too many bytes".to_owned());
+            }
         }
         let events = match self.endpoint.read(now, THERE, None, BytesMut::from(datagram)) {
             Ok(events) => events,
