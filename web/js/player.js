@@ -106,6 +106,7 @@ export class Player extends EventTarget {
 
   async #attempt() {
     clearTimeout(this.#timer);
+    if (unsupported()) return;
     this.#next?.close();
     const tracks = [];
     const session = new Session(this.#url, {

@@ -4,8 +4,11 @@ use super::camera::MOVES;
 use super::house::House;
 use super::{plays_on, shows_something};
 use crate::players::footage::Film;
+use crate::support::PATIENCE;
 use crate::support::chromium::Browser;
-use serde_json::json;
+use crate::support::http::json;
+use serde_json::json as value;
+use std::time::{Duration, Instant};
 
 const MJPEG: &str = "return document.querySelector('#mjpeg:not([hidden])')?.naturalWidth";
 
@@ -32,15 +35,25 @@ async fn the_gateway_starts_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_webrtc_there_is_mjpeg() {
     let reel = Film::default().shoot().await;
-    let house = House::playing(&reel.path()).await;
+    let mut house = House::playing(&reel.path()).await;
     let browser = Browser::start().await;
     browser.before_pages("delete window.RTCPeerConnection").await;
     browser.open(&house.url("/camera/porch")).await;
-    assert_eq!(browser.until("pictures", MJPEG).await, json!(320));
+    assert_eq!(browser.until("pictures", MJPEG).await, value!(320));
     shows_something(&browser, "#mjpeg").await;
     let note = browser.run("return document.querySelector('#note').innerText", &[]).await;
     assert!(note.as_str().unwrap().contains("WebRTC"), "{note}");
     assert_eq!(browser.console().await, Vec::<String>::new());
+    // Chromium tells nobody that a picture has stopped moving because its connection broke.
+    house.stop().await;
+    browser.until("the page says so", "return document.querySelector('#banner:not([hidden])')?.innerText").await;
+    house.start().await;
+    browser.until("the page has seen it", "return document.querySelector('#banner').hidden").await;
+    let begin = Instant::now();
+    while json(house.address(), "/v1/cameras/porch").await["viewers"]["mjpeg"] != 1 {
+        assert!(begin.elapsed() < PATIENCE, "the pictures are asked for again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // On the wall there are stills instead: a browser opens six connections to one server at most.
     browser.open(&house.url("/")).await;
     browser.until("a still", "return document.querySelector('.tile img').naturalWidth").await;
