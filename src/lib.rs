@@ -3,7 +3,10 @@
 //! ```text
 //!  devices            ingest/               bus/                   republish/         viewers
 //!  RTSP cameras  ──►  rtsp/  ──AccessUnit──► one ring per track ──► rtsp/  one server ──► VLC, Frigate, Blue Iris
-//!       ▲                    ──Event───────► + events           ──► http/  states, metrics
+//!       ▲                    ──Event───────► + events           ──► webrtc/  WHEP     ──► browser (web/)
+//!       │                                        ▲  │            ──► http/  pages, stills, MJPEG, states, metrics
+//!       │                                        │  ▼
+//!       │                                    transcode/  reads a track, publishes one in another codec
 //!       └──── Command ◄───── supervisor ◄──── commands     ◄─────── http/
 //! ```
 //!
