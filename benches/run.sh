@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the gateway and the harness, then runs `fan-out` with the given arguments; `all` = bench, join and stall.
+# Builds the gateway and the harness, then runs `fan-out` with the given arguments; `all` = everything but the
+# soak.
 set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -8,7 +9,7 @@ cargo build --release --locked --manifest-path benches/fan_out/Cargo.toml --targ
 fan_out=$target/release/fan-out
 [ "${1:-}" = all ] || exec "$fan_out" "$@"
 status=0
-for measurement in bench join stall; do
+for measurement in bench join stall webrtc browser; do
     "$fan_out" "$measurement" || status=1
 done
 exit $status

@@ -7,14 +7,16 @@ mod ports_file;
 
 pub use listen::PortError;
 
-use crate::access::Access;
+use crate::access::{Access, CertificateError, Tls};
 use crate::bus::{Bus, LINGER};
-use crate::config::{Auth, Config, Listen, UdpPorts};
+use crate::config::{self, Auth, CertificateFiles, Config, Listen, UdpPorts};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
 use crate::republish::http::{self, HttpState, Site};
-use crate::republish::rtsp;
+use crate::republish::rtp::Feeds;
+use crate::republish::{rtsp, webrtc};
+use crate::transcode::{self, Transcoder};
 use arc_swap::ArcSwap;
 use cameras::Cameras;
 use serde::Serialize;
@@ -38,13 +40,24 @@ pub struct Options {
     pub pace: Pace,
     /// How long to wait for a device's answers and media.
     pub patience: Patience,
-    /// How long a device on demand stays connected after its last viewer left.
+    /// How long a device on demand stays connected after its last viewer left, and an encoder goes on.
     pub linger: Duration,
+    /// The program whose children encode; by default our own executable.
+    pub program: Option<PathBuf>,
+    /// The folder whose files replace the pipelines that are part of the program.
+    pub pipelines: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ports_file: None, pace: Pace::default(), patience: Patience::default(), linger: LINGER }
+        Self {
+            ports_file: None,
+            pace: Pace::default(),
+            patience: Patience::default(),
+            linger: LINGER,
+            program: None,
+            pipelines: None,
+        }
     }
 }
 
@@ -53,10 +66,16 @@ impl Default for Options {
 pub struct Addresses {
     /// Pages and API.
     pub http: Vec<SocketAddr>,
+    /// Pages and API over TLS.
+    pub https: Vec<SocketAddr>,
     /// RTSP.
     pub rtsp: Vec<SocketAddr>,
+    /// RTSP over TLS.
+    pub rtsps: Vec<SocketAddr>,
     /// The ports of RTP and RTCP over UDP, one pair for each address that RTSP is served at.
     pub rtsp_udp_ports: Vec<(u16, u16)>,
+    /// WebRTC, UDP and TCP; empty if it is off.
+    pub webrtc: Vec<SocketAddr>,
 }
 
 /// Why the program cannot start.
@@ -65,6 +84,9 @@ pub enum StartError {
     /// A port could not be bound.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The certificate cannot be used.
+    #[error("`https`: {0}")]
+    Certificate(#[from] CertificateError),
     /// The ports file could not be written.
     #[error("cannot write the addresses to {path}: {source}", path = path.display())]
     PortsFile {
@@ -83,6 +105,7 @@ pub struct App {
     cameras: Cameras,
     state: HttpState,
     site: Arc<ArcSwap<Site>>,
+    tls: Option<Arc<Tls>>,
     addresses: Addresses,
     /// Cancelled to stop listening and to end viewers.
     viewers: CancellationToken,
@@ -93,39 +116,72 @@ pub struct App {
 }
 
 /// As many RTSP connections as file descriptors allow, with some left for pages, cameras and files.
-fn rtsp_options() -> rtsp::Options {
+fn rtsp_options(feeds: &Arc<Feeds>) -> rtsp::Options {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let options = rtsp::Options::default();
     let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    rtsp::Options { connections: options.connections.min(most), ..options }
+    rtsp::Options { connections: options.connections.min(most), feeds: Arc::clone(feeds), ..options }
+}
+
+fn webrtc_options(config: &config::Webrtc, feeds: Arc<Feeds>) -> webrtc::Options {
+    let (candidates, ice_servers) = (config.candidates.clone(), config.ice_servers.clone());
+    webrtc::Options { candidates, ice_servers, feeds, ..webrtc::Options::default() }
 }
 
 impl App {
     /// Binds all ports, then starts the devices and serves.
     ///
     /// # Errors
-    /// [`StartError`] if a port or the ports file is not to be had; nothing runs then.
+    /// [`StartError`] if a port, the certificate or the ports file is not to be had; nothing runs then.
     pub async fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let root = CancellationToken::new();
         let bus = Bus::new();
-        let access = Arc::new(Access::new(config.auth, config.users.clone()));
+        let access = Access::new(config.auth, config.users.clone()).keep_sessions_in(config.store.path.clone());
+        let access = Arc::new(access);
         let health = Arc::new(Health::default());
 
+        let tls = if config.https.is_some() || config.rtsps.is_some() {
+            Some(Arc::new(Tls::new(certificate(&config), &config.store.path)?))
+        } else {
+            None
+        };
         let web_listeners = listen::bind("http: listen", &effective(&config, &config.http.listen)).await?;
+        let https_listeners = match &config.https {
+            Some(https) => listen::bind("https: listen", &effective(&config, &https.listen)).await?,
+            None => Vec::new(),
+        };
         let rtsp_addresses = listen::resolve("rtsp: listen", &effective(&config, &config.rtsp.listen)).await?;
         let udp_ports = match config.rtsp.udp_ports {
             UdpPorts::Off => None,
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        let rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options()).map_err(|error| {
+        // Viewers of both protocols share the packets.
+        let feeds = Arc::<Feeds>::default();
+        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options(&feeds)).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;
+        if let (Some(rtsps), Some(tls)) = (&config.rtsps, &tls) {
+            let addresses = listen::resolve("rtsps: listen", &effective(&config, &rtsps.listen)).await?;
+            rtsp.bind_tls(&addresses, tls)
+                .map_err(|error| PortError::new("rtsps: listen", error.address, error.source))?;
+        }
+        let webrtc_addresses = listen::resolve(listen::WEBRTC, &effective(&config, &config.webrtc.listen)).await?;
+        let webrtc = match &webrtc_addresses[..] {
+            [] => None,
+            some => Some(
+                webrtc::Server::bind(some, webrtc_options(&config.webrtc, feeds))
+                    .map_err(|error| PortError::new(listen::WEBRTC, error.address, error.source))?,
+            ),
+        };
         let addresses = Addresses {
             http: listen::addresses(&web_listeners),
+            https: listen::addresses(&https_listeners),
             rtsp: rtsp.local_addrs(),
+            rtsps: rtsp.tls_addrs(),
             rtsp_udp_ports: rtsp.udp_ports(),
+            webrtc: webrtc.as_ref().map(|webrtc| webrtc.local_addrs()).unwrap_or_default(),
         };
         if let Some(path) = &options.ports_file {
             let failed = |source| StartError::PortsFile { path: path.clone(), source };
@@ -133,44 +189,77 @@ impl App {
         }
         if access.loopback_only() {
             tracing::warn!(
-                "there are no users, so pages, API and RTSP are on this machine only: `fanlight password admin` \
+                "there are no users, so pages, API, RTSP and WebRTC are on this machine only: `fanlight password admin` \
                  prints a line for `users:` that opens them to the network, `auth: none` opens them to everybody"
             );
         }
 
+        let transcoder = Arc::new(Transcoder::new(transcode::Options {
+            program: options.program.clone().unwrap_or_else(transcode::own_program),
+            pipelines: options.pipelines.clone(),
+            linger: options.linger,
+            ..transcode::Options::default()
+        }));
         let mut cameras = Cameras::new(Arc::clone(&bus), options, root.child_token());
         cameras.become_those(&config.cameras).await;
 
+        let viewers = root.child_token();
         let state = HttpState {
+            outputs: http::Outputs::new(&bus, &transcoder, viewers.clone()),
             bus: Arc::clone(&bus),
             access: Arc::clone(&access),
             health: Arc::clone(&health),
             rtsp: addresses.rtsp.clone().into(),
+            rtsps: addresses.rtsps.clone().into(),
             rtsp_statistics: rtsp.statistics(),
-            transcoder: Arc::default(),
+            webrtc: webrtc.clone(),
+            transcoder,
+            whep: Arc::default(),
             options: Arc::new(config.http.clone()),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));
-        let viewers = root.child_token();
         let serving = TaskTracker::new();
         // All are registered before the first is served, so that nobody is told "ready" too early.
-        let rtsp_up: Vec<_> = addresses.rtsp.iter().map(|address| health.listener("rtsp", *address)).collect();
-        let http_up: Vec<_> = addresses.http.iter().map(|address| health.listener("http", *address)).collect();
+        let register = |name, addresses: &[SocketAddr]| -> Vec<_> {
+            addresses.iter().map(|address| health.listener(name, *address)).collect()
+        };
+        let rtsp_up = (register("rtsp", &addresses.rtsp), register("rtsps", &addresses.rtsps));
+        let webrtc_up = register("webrtc", &addresses.webrtc);
+        let (http_up, https_up) = (register("http", &addresses.http), register("https", &addresses.https));
         let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
         serving.spawn(async move {
             serve.await;
             drop(rtsp_up);
         });
-        for (listener, up) in web_listeners.into_iter().zip(http_up) {
+        if let Some(webrtc) = webrtc {
+            let serve = webrtc.serve(Arc::clone(&access), viewers.clone());
+            serving.spawn(async move {
+                serve.await;
+                drop(webrtc_up);
+            });
+        }
+        let plain = web_listeners.into_iter().zip(http_up).map(|(listener, up)| (listener, None, up));
+        let secure = https_listeners.into_iter().zip(https_up).map(|(listener, up)| (listener, tls.clone(), up));
+        for (listener, tls, up) in plain.chain(secure) {
             let limits = http::Limits::default();
-            let serve = http::serve(listener, Arc::clone(&site), limits, viewers.clone(), serving.clone());
+            let serve = http::serve(listener, tls, Arc::clone(&site), limits, viewers.clone(), serving.clone());
             serving.spawn(async move {
                 serve.await;
                 drop(up);
             });
         }
-        tracing::info!(http = ?addresses.http, rtsp = ?addresses.rtsp, cameras = config.cameras.len(), "started");
-        Ok(Self { started: config, cameras, state, site, addresses, viewers, root, serving })
+        if let Some(tls) = tls.clone() {
+            let cancel = root.child_token();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = tls.renew() => {}
+                    () = cancel.cancelled() => {}
+                }
+            });
+        }
+        let Addresses { http, https, rtsp, rtsps, webrtc, .. } = &addresses;
+        tracing::info!(?http, ?https, ?rtsp, ?rtsps, ?webrtc, cameras = config.cameras.len(), "started");
+        Ok(Self { started: config, cameras, state, site, tls, addresses, viewers, root, serving })
     }
 
     /// The addresses really bound.
@@ -183,6 +272,11 @@ impl App {
         &self.state.bus
     }
 
+    /// Renditions and stills.
+    pub fn transcoder(&self) -> &Arc<Transcoder> {
+        &self.state.transcoder
+    }
+
     /// Notes that the configuration, read again, cannot be used: nothing changes but `fanlight_config_ok`.
     pub fn keep(&self) {
         self.state.health.set_config_ok(false);
@@ -193,25 +287,41 @@ impl App {
         for key in needs_restart(&self.started, &config) {
             tracing::warn!("`{key}` has changed; that takes effect after a restart");
         }
+        if let Some(tls) = &self.tls
+            && let Err(error) = tls.reload(certificate(&config))
+        {
+            tracing::error!("`https`: {error}; the certificate stays as it was");
+        }
         self.state.access.replace(config.auth, config.users.clone());
+        if let Some(webrtc) = &self.state.webrtc {
+            webrtc.reload(config.webrtc.candidates.clone(), config.webrtc.ice_servers.clone());
+        }
         let state = HttpState { options: Arc::new(config.http.clone()), ..self.state.clone() };
         self.site.store(Arc::new(Site::new(state)));
+        if let Err(mistakes) = self.state.transcoder.reload() {
+            mistakes.iter().for_each(|mistakes| tracing::error!("{mistakes}; the pipelines stay as they were"));
+        }
         self.cameras.become_those(&config.cameras).await;
         self.state.health.set_config_ok(true);
         tracing::info!(cameras = config.cameras.len(), "the configuration was read again");
     }
 
-    /// Ends everything in order: listening, viewers, devices; within 5 s.
+    /// Ends everything in order: listening, viewers, devices and encoders; within 5 s.
     pub async fn stop(self) {
         self.viewers.cancel();
         self.serving.close();
         if tokio::time::timeout(VIEWERS, self.serving.wait()).await.is_err() {
             tracing::warn!(left = self.serving.len(), "some viewers did not take the goodbye in time");
         }
-        self.cameras.stop().await;
+        tokio::join!(self.cameras.stop(), self.state.transcoder.stop());
         self.root.cancel();
         tracing::info!("stopped");
     }
+}
+
+/// The files of the certificate; without any it is self-made.
+fn certificate(config: &Config) -> Option<&CertificateFiles> {
+    config.https.as_ref()?.certificate.as_ref()
 }
 
 /// Keys that differ and are only read at start.
@@ -223,8 +333,12 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         }
     };
     compare("http: listen", old.http.listen == new.http.listen);
+    let https = |config: &Config| config.https.as_ref().map(|https| https.listen.clone());
+    compare("https: listen", https(old) == https(new));
+    compare("rtsps: listen", old.rtsps == new.rtsps);
     compare("rtsp: listen", old.rtsp.listen == new.rtsp.listen);
     compare("rtsp: udp_ports", old.rtsp.udp_ports == new.rtsp.udp_ports);
+    compare("webrtc: listen", old.webrtc.listen == new.webrtc.listen);
     compare("store: path", old.store == new.store);
     if is_closed(old) && !is_closed(new) {
         // The listeners are on loopback still.

@@ -3,12 +3,16 @@
 //! ```text
 //!  devices            ingest/               bus/                   republish/         viewers
 //!  RTSP cameras  ──►  rtsp/  ──AccessUnit──► one ring per track ──► rtsp/  one server ──► VLC, Frigate, Blue Iris
-//!       ▲                    ──Event───────► + events           ──► http/  states, metrics
+//!       ▲                    ──Event───────► + events           ──► webrtc/  WHEP     ──► browser (web/)
+//!       │                                        ▲  │            ──► http/  pages, stills, MJPEG, states, metrics
+//!       │                                        │  ▼
+//!       │                                    transcode/  reads a track, publishes one in another codec
 //!       └──── Command ◄───── supervisor ◄──── commands     ◄─────── http/
 //! ```
 //!
 //! Dependencies point one way: [`media`] knows nobody, [`bus`] knows `media`; [`ingest`] and [`republish`] know the
-//! bus and never each other. [`app`] joins them according to [`config`]; [`access`] says who may;
+//! bus and never each other. [`transcode`] turns a track into one of another codec while somebody wants it, in child
+//! processes. [`app`] joins them according to [`config`]; [`access`] says who may;
 //! [`simulate`] plays every device on loopback.
 //!
 //! Words, each with one meaning: a **device** is one box, one entry of the configuration; a **stream** is a set of

@@ -7,6 +7,7 @@ use fanlight::app::{App, Options, StartError, healthcheck};
 use fanlight::config::{self, Config};
 use fanlight::simulate;
 use fanlight::simulate::demo::{Demo, Reach};
+use fanlight::transcode::{self, Pipelines};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         viewer: bool,
     },
+    /// An encoder's own process, started by `run`.
+    #[command(hide = true)]
+    Rendition,
     /// Exit 0 if the running gateway answers /readyz; for containers.
     Healthcheck {
         #[command(flatten)]
@@ -76,7 +80,8 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
     /// For containers and services: if the configuration names no users, the first start makes an `admin`, shows its
-    /// password once, and keeps its hash in this directory.
+    /// password once, and keeps its hash in this directory. Everything else that must survive a restart is kept there,
+    /// too, unless the configuration has a `store: path`.
     #[arg(long, value_name = "DIRECTORY", env = "STATE_DIRECTORY")]
     state_directory: Option<PathBuf>,
 }
@@ -92,6 +97,11 @@ struct ConfigFile {
 impl ConfigFile {
     fn find(&self) -> Option<PathBuf> {
         config::find(self.file.as_deref())
+    }
+
+    /// The folder whose pipelines replace those of the program.
+    fn pipelines(&self) -> Option<PathBuf> {
+        self.find().map(|file| file.parent().unwrap_or(Path::new("")).join("pipelines"))
     }
 }
 
@@ -117,6 +127,7 @@ fn main() -> ExitCode {
         }
         Command::Check { config } => check(&config),
         Command::Password { name, viewer } => print_user(&name, viewer),
+        Command::Rendition => transcode::child::run().map_err(Into::into),
         Command::Healthcheck { config } => health(&config).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -156,15 +167,24 @@ fn complain(text: &str) {
 /// megabyte.
 fn levels(text: &str) -> Result<Targets, filter::ParseError> {
     let text = if text.is_empty() { "info" } else { text };
-    let levels: Targets = text.parse()?;
-    if text.contains("retina") {
-        return Ok(levels);
-    }
-    // It tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
-    // reconnection again. What matters of it stands in our own words.
+    let mut levels: Targets = text.parse()?;
     let quiet = levels.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::ERROR);
-    Ok(levels.with_target("retina", quiet))
+    for talkative in TALKATIVE {
+        if !text.contains(talkative) {
+            levels = levels.with_target(talkative, quiet);
+        }
+    }
+    Ok(levels)
 }
+
+/// Libraries that are heard only where `RUST_LOG` names them. What matters of what they say stands in our own words.
+const TALKATIVE: [&str; 3] = [
+    // Tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
+    // reconnection again.
+    "retina", // Warns of every player that sends an address as the name of the host.
+    "rustls", // Warns of datagrams that anybody can send, a line for each.
+    "rtc",
+];
 
 fn start_log(format: LogFormat) {
     let (levels, mistake) = match levels(&std::env::var("RUST_LOG").unwrap_or_default()) {
@@ -210,16 +230,23 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 fn load(arguments: &Run) -> Option<Config> {
     let Some(file) = arguments.config.find() else {
         tracing::warn!("no fanlight.yaml here or in /etc/fanlight, so there are no cameras; the page says what to do");
-        return with_first_admin(Config::default(), arguments.state_directory.as_deref());
+        return Some(with_state(Config::default(), arguments.state_directory.as_deref()));
     };
     let name = file.display().to_string();
+    let pipelines = Pipelines::load(arguments.config.pipelines().as_deref());
+    for mistakes in pipelines.as_ref().err().into_iter().flatten() {
+        for mistake in &mistakes.list {
+            tracing::error!("{}", mistake.in_file(&mistakes.file));
+        }
+    }
     match config::load(&file) {
+        Ok(_) if pipelines.is_err() => None,
         Ok(config) => {
             tracing::info!(file = name, cameras = config.cameras.len(), users = config.users.len(), "configuration");
             for warning in &config.warnings {
                 tracing::warn!("{}", warning.in_file(&name));
             }
-            with_first_admin(config, arguments.state_directory.as_deref())
+            Some(with_state(config, arguments.state_directory.as_deref()))
         }
         Err(mistakes) => {
             for mistake in &mistakes.list {
@@ -230,11 +257,16 @@ fn load(arguments: &Run) -> Option<Config> {
     }
 }
 
-/// Adds the user made at the first start, if one is wanted and needed.
-fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> {
-    let Some(state) = state.filter(|_| config.auth == Auth::Users && config.users.is_empty()) else {
-        return Some(config);
-    };
+/// Keeps everything in the state directory unless the configuration names another place, and adds the user made at the
+/// first start, if one is needed.
+fn with_state(mut config: Config, state: Option<&Path>) -> Config {
+    let Some(state) = state else { return config };
+    if !config.store.named {
+        config.store.path = state.to_owned();
+    }
+    if config.auth == Auth::None || !config.users.is_empty() {
+        return config;
+    }
     match access::first_start(state) {
         Ok((users, made)) => {
             config.users = users;
@@ -252,7 +284,7 @@ fn with_first_admin(mut config: Config, state: Option<&Path>) -> Option<Config> 
         // Without users everything listens on this machine only, which is safe.
         Err(error) => tracing::error!("no first user: {error}"),
     }
-    Some(config)
+    config
 }
 
 /// Serves until a signal ends it; `started` is called once everything listens.
@@ -272,12 +304,17 @@ fn run(arguments: Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, arguments: &Run, started: impl FnOnce()) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::new()?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let options = Options { ports_file: arguments.ports_file.clone(), ..Options::default() };
+    let pipelines = arguments.config.pipelines();
+    let options = Options { ports_file: arguments.ports_file.clone(), pipelines, ..Options::default() };
     let mut app = match App::start(config, options).await {
         Ok(app) => app,
         Err(error @ StartError::Port(_)) => {
             tracing::error!("{error}");
             return Ok(ExitCode::from(PORT));
+        }
+        Err(error @ StartError::Certificate(_)) => {
+            tracing::error!("{error}");
+            return Ok(ExitCode::from(CONFIGURATION));
         }
         Err(error @ StartError::PortsFile { .. }) => {
             tracing::error!("{error}");
@@ -361,25 +398,40 @@ fn check(config: &ConfigFile) -> anyhow::Result<ExitCode> {
     let Some(file) = config.find() else {
         return Err(anyhow!("there is no ./fanlight.yaml and no /etc/fanlight/fanlight.yaml; name one with --config"));
     };
-    match config::load(&file) {
+    let pipelines = Pipelines::load(config.pipelines().as_deref());
+    let config = config::load(&file);
+    match &config {
         Ok(config) => {
             for warning in &config.warnings {
                 complain(&warning.in_file(&file.display().to_string()).to_string());
             }
-            let count = config.cameras.len();
-            writeln!(
-                io::stdout(),
-                "{}: no mistakes, {count} camera{}",
-                file.display(),
-                if count == 1 { "" } else { "s" }
-            )?;
-            Ok(ExitCode::SUCCESS)
         }
-        Err(mistakes) => {
-            complain(&mistakes.to_string());
-            Ok(ExitCode::from(CONFIGURATION))
-        }
+        Err(mistakes) => complain(&mistakes.to_string()),
     }
+    let sound = match pipelines {
+        Ok(pipelines) => check_pipelines(&pipelines)?,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistakes| complain(&mistakes.to_string()));
+            false
+        }
+    };
+    let Ok(config) = config else { return Ok(ExitCode::from(CONFIGURATION)) };
+    if !sound {
+        return Ok(ExitCode::from(CONFIGURATION));
+    }
+    let count = config.cameras.len();
+    writeln!(io::stdout(), "{}: no mistakes, {count} camera{}", file.display(), if count == 1 { "" } else { "s" })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds all pipelines and tells what is wrong; false if something is that cannot work anywhere.
+fn check_pipelines(pipelines: &Pipelines) -> anyhow::Result<bool> {
+    let program = transcode::own_program();
+    let findings = runtime()?.block_on(transcode::check(&program, pipelines)).map_err(|text| anyhow!(text))?;
+    for finding in &findings {
+        complain(&format!("{}: {}", finding.place, finding.text));
+    }
+    Ok(findings.iter().all(|finding| !finding.mistake))
 }
 
 fn print_user(name: &str, viewer: bool) -> anyhow::Result<ExitCode> {
@@ -397,11 +449,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retina_is_quiet_unless_asked_for() {
+    fn libraries_are_quiet_unless_asked_for() {
         let enabled = |text: &str, target: &str, level: Level| levels(text).unwrap().would_enable(target, &level);
         assert!(enabled("", "fanlight::app", Level::INFO) && !enabled("", "fanlight::app", Level::DEBUG));
         assert!(enabled("debug", "fanlight", Level::DEBUG) && !enabled("debug", "retina::client", Level::INFO));
         assert!(enabled("", "retina", Level::ERROR) && !enabled("", "retina", Level::WARN));
+        assert!(!enabled("debug", "rustls::msgs", Level::WARN) && enabled("rustls=debug", "rustls", Level::DEBUG));
         assert!(enabled("info,retina=debug", "retina::client", Level::DEBUG));
         assert!(levels("info,=nonsense=").is_err());
     }

@@ -9,8 +9,11 @@ pub mod interleaved;
 pub mod iwfcam_session;
 pub mod iwfcam_wire;
 pub mod jpeg;
+pub mod rendition_frames;
 pub mod rtsp_request;
+pub mod sdp_offer;
 pub mod timeline;
+pub mod trickle_fragment;
 
 /// A target's name and what it does with an input. It panics if a promise is broken.
 pub type Target = (&'static str, fn(&[u8]));
@@ -23,6 +26,9 @@ pub const TARGETS: &[Target] = &[
     ("iwfcam_session", iwfcam_session::check),
     ("iwfcam_wire", iwfcam_wire::check),
     ("jpeg", jpeg::check),
+    ("rendition_frames", rendition_frames::check),
     ("rtsp_request", rtsp_request::check),
+    ("sdp_offer", sdp_offer::check),
     ("timeline", timeline::check),
+    ("trickle_fragment", trickle_fragment::check),
 ];

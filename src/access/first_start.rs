@@ -1,10 +1,9 @@
 //! The first start of a container: nobody can type a password, so one is made.
 
 use super::password::{self, PasswordError};
+use super::session::write_private;
 use crate::config::{self, Mistakes, Role, Secret, User};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Users made by us, in the state directory.
@@ -63,32 +62,16 @@ pub fn first_start(state: &Path) -> Result<(Vec<User>, Option<NewAdmin>), FirstS
         "# Made at the first start, since the configuration names no users; read only as long as it names none.\n\
          # `fanlight password admin` makes a line with a password of your choice.\nusers:\n{line}\n"
     );
-    write(state, &file, &text).map_err(|error| FirstStartError::Write { path: file.clone(), error })?;
+    write_private(state, FILE, text.as_bytes())
+        .map_err(|error| FirstStartError::Write { path: file.clone(), error })?;
     let users = config::load_users(&file)?;
     Ok((users, Some(NewAdmin { name: ADMIN.into(), password, stream_key, file })))
-}
-
-/// Writes the whole file or none of it, readable by its owner only from the first byte.
-fn write(state: &Path, file: &Path, text: &str) -> io::Result<()> {
-    fs::create_dir_all(state)?;
-    let draft = state.join(format!(".{FILE}.{:08x}", rand::random::<u32>()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut open| open.write_all(text.as_bytes()).and_then(|()| open.sync_all()))
-        .and_then(|()| fs::rename(&draft, file));
-    if written.is_err() {
-        // Nothing depends on it, and it may not even be there.
-        let _ = fs::remove_file(&draft);
-    }
-    written
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]

@@ -1,6 +1,7 @@
-//! Who may: users, passwords, stream keys, limits on failures.
+//! Who may: users, passwords, stream keys, limits on failures, sessions; and TLS.
 //!
-//! HTTP takes the login password, as Basic or Bearer, against its argon2id hash. RTSP takes the user's stream key, as
+//! HTTP takes the login password, as Basic or Bearer, against its argon2id hash, or the cookie that signing in with it
+//! gave. RTSP takes the user's stream key, as
 //! Digest or Basic: it ends up in recorders' files, so it is another secret and worth less. A request without
 //! credentials is asked for them and is no failure; too many failures of one address are not heard for a while.
 
@@ -10,19 +11,27 @@ mod first_start;
 mod limit;
 mod memory;
 pub mod password;
+mod session;
+mod tls;
 
 pub use authorization::{Authorization, Digest};
 pub use first_start::{FirstStartError, NewAdmin, first_start};
+pub(crate) use limit::Limiter;
+pub use session::{Renewed, SESSION};
+pub use tls::{CertificateError, Tls};
+
+pub(crate) use tls::blind_tls;
 
 pub use crate::config::{Auth, Role, User};
 
 use arc_swap::ArcSwap;
 use digest::{NonceAge, Nonces};
-use limit::Limiter;
 use memory::Memory;
+use session::Sessions;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, watch};
 
@@ -103,6 +112,7 @@ pub struct Access {
     /// argon2 takes 19 MiB and a core: one at a time.
     turn: Semaphore,
     queue: Semaphore,
+    sessions: Sessions,
 }
 
 #[derive(Debug)]
@@ -151,7 +161,15 @@ impl Access {
             bad: Memory::new(limits.remember, limits.logins),
             turn: Semaphore::new(1),
             queue: Semaphore::new(limits.waiting),
+            sessions: Sessions::new(None),
         }
+    }
+
+    /// Keeps the key of sessions in that directory, so that they outlast a restart. It is made when it is first needed;
+    /// where it cannot be kept, one warning says so, and sessions last as long as the program.
+    #[must_use]
+    pub fn keep_sessions_in(self, state: PathBuf) -> Self {
+        Self { sessions: Sessions::new(Some(state)), ..self }
     }
 
     /// Users are asked for, but there are none: everything is to listen on loopback only. Whoever comes from elsewhere
@@ -247,17 +265,55 @@ impl Access {
             None => {}
         }
         let Some(authorization) = authorization else { return HttpVerdict::Denied };
-        let (name, password) = match Authorization::parse(authorization) {
-            Some(Authorization::Basic { username, password }) => (Some(username), password),
-            Some(Authorization::Bearer(password)) => (None, password),
+        match Authorization::parse(authorization) {
+            Some(Authorization::Basic { username, password }) => {
+                self.check_login(peer, users, Some(username), password).await
+            }
+            Some(Authorization::Bearer(password)) => self.check_login(peer, users, None, password).await,
             Some(Authorization::Digest(_)) | None => {
                 if self.limiter.is_limited(peer) {
                     return HttpVerdict::Limited;
                 }
                 self.failed(peer, "", "HTTP takes Basic or Bearer");
-                return HttpVerdict::Denied;
+                HttpVerdict::Denied
             }
-        };
+        }
+    }
+
+    /// Checks the name and password that somebody signs in with.
+    pub async fn check_sign_in(&self, peer: IpAddr, name: String, password: String) -> HttpVerdict {
+        let users = self.users.load_full();
+        match users.without_asking(peer) {
+            Some(true) => HttpVerdict::Granted(None),
+            Some(false) => HttpVerdict::Denied,
+            None => self.check_login(peer, users, Some(name), password).await,
+        }
+    }
+
+    /// A token for a session of that user; `None` if the user has no password or is no more what it was.
+    pub fn session(&self, user: &User) -> Option<String> {
+        let users = self.users.load();
+        let now = users.named(&user.name)?;
+        (now.password_hash == user.password_hash).then(|| self.sessions.make(now, SystemTime::now()))?
+    }
+
+    /// Checks a session's token. A wrong one is no failure: sessions end by themselves.
+    pub fn check_session(&self, token: &str) -> Option<Renewed<Arc<User>>> {
+        let users = self.users.load();
+        if users.auth == Auth::None {
+            return None;
+        }
+        self.sessions.check(token, |name| users.named(name).cloned(), SystemTime::now())
+    }
+
+    /// Checks a login password; without a name it may be any user's.
+    async fn check_login(
+        &self,
+        peer: IpAddr,
+        users: Arc<Users>,
+        name: Option<String>,
+        password: String,
+    ) -> HttpVerdict {
         let generation = users.generation.to_string();
         let scheme = if name.is_some() { "basic" } else { "bearer" };
         let parts = [&generation, scheme, name.as_deref().unwrap_or_default(), &password];

@@ -149,7 +149,7 @@ async fn http_takes_the_login_password_and_nothing_else() {
         assert_eq!(check(&wrong).await, HttpVerdict::Denied, "{wrong}");
     }
     assert_eq!(check(&basic("ann", &"x".repeat(2000))).await, HttpVerdict::Limited, "too long to be one");
-    assert!(password::check_hash(NOBODY).is_ok());
+    assert!(crate::config::check_hash(NOBODY).is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! `fanlight healthcheck`: asks the running gateway whether it is ready, as a container does every half minute.
 
+use crate::access;
 use crate::config::{Config, Host, Listen};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
     /// The configuration names no port that could be asked.
-    #[error("`http: listen` names no fixed port, so there is nothing to ask")]
+    #[error("neither `http: listen` nor `https: listen` names a fixed port, so there is nothing to ask")]
     NoPort,
     /// Nothing answers.
     #[error("no answer from {address}: {source}")]
@@ -32,16 +33,21 @@ pub enum Unhealthy {
     },
 }
 
-/// Asks `/readyz` at the first address of `http: listen`. No password is sent: a gateway that is not ready says so to
+/// Asks `/readyz` at the first address of `http: listen`, or where that has no fixed port, of `https: listen`. No password is sent: a gateway that is not ready says so to
 /// everybody, and one that asks for a password, or for patience after wrong ones, is ready.
 ///
 /// # Errors
 /// [`Unhealthy`] says what came instead.
 pub fn check(config: &Config) -> Result<(), Unhealthy> {
-    let listen = config.http.listen.iter().find(|listen| listen.port != 0).ok_or(Unhealthy::NoPort)?;
+    let fixed = |listens: &'_ [Listen]| listens.iter().find(|listen| listen.port != 0).cloned();
+    let secure = || config.https.as_ref().and_then(|https| fixed(&https.listen));
+    let (listen, tls) = match fixed(&config.http.listen) {
+        Some(listen) => (listen, false),
+        None => (secure().ok_or(Unhealthy::NoPort)?, true),
+    };
     let address = listen.to_string();
     let silent = |source| Unhealthy::Silent { address: address.clone(), source };
-    let status = ask(listen).map_err(silent)?;
+    let status = ask(&listen, tls).map_err(silent)?;
     let code = status.split(' ').nth(1).unwrap_or_default();
     if status.starts_with("HTTP/1.") && matches!(code, "200" | "401" | "429") {
         return Ok(());
@@ -49,10 +55,15 @@ pub fn check(config: &Config) -> Result<(), Unhealthy> {
     Err(Unhealthy::NotReady { address, status })
 }
 
-fn ask(listen: &Listen) -> io::Result<String> {
-    let mut stream = connect(listen)?;
+fn ask(listen: &Listen, tls: bool) -> io::Result<String> {
+    let stream = connect(listen)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    if tls { exchange(access::blind_tls(stream)?) } else { exchange(stream) }
+}
+
+/// Asks, and answers the status line.
+fn exchange(mut stream: impl Read + Write) -> io::Result<String> {
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = [0; 256];
     let mut length = 0;
@@ -120,6 +131,21 @@ mod tests {
         {
             assert!(matches!(answered(not), Err(Unhealthy::NotReady { .. })), "{not}");
         }
+    }
+
+    #[tokio::test]
+    async fn https_is_asked_where_http_has_no_fixed_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = access::Tls::new(None, folder.path()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::default();
+        let listen = Listen::new(Ipv4Addr::UNSPECIFIED.into(), listener.local_addr().unwrap().port());
+        config.http.listen = vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 0)];
+        config.https = Some(crate::config::Https { listen: vec![listen], certificate: None });
+        let asking = tokio::task::spawn_blocking(move || check(&config));
+        let mut stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        asking.await.unwrap().unwrap();
     }
 
     #[test]

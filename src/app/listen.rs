@@ -31,6 +31,7 @@ impl PortError {
     pub(super) fn new(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
         let free = match key {
             UDP_PORTS => free_udp_pair(address),
+            WEBRTC => free_both(address),
             _ => free_port(address),
         };
         Self { key, address: address.to_string(), source, free }
@@ -39,6 +40,8 @@ impl PortError {
 
 /// The key that names a pair of UDP ports.
 pub(super) const UDP_PORTS: &str = "rtsp: udp_ports";
+/// The key that names a port of both protocols.
+pub(super) const WEBRTC: &str = "webrtc: listen";
 
 impl fmt::Display for PortError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,6 +131,16 @@ fn free_port(taken: SocketAddr) -> Option<u16> {
     let from = if taken.port() < 1024 { 8080 } else { taken.port().checked_add(1)? };
     let mut candidates = (from..=from.saturating_add(200)).filter(|port| !SPOKEN_FOR.contains(port));
     candidates.find(|&port| bind_one(SocketAddr::new(taken.ip(), port)).is_ok())
+}
+
+/// The same for a port that is free in UDP too.
+fn free_both(taken: SocketAddr) -> Option<u16> {
+    let from = if taken.port() < 1024 { 8080 } else { taken.port().checked_add(1)? };
+    let mut candidates = (from..=from.saturating_add(200)).filter(|port| !SPOKEN_FOR.contains(port));
+    candidates.find(|&port| {
+        let address = SocketAddr::new(taken.ip(), port);
+        bind_one(address).is_ok() && UdpSocket::bind(address).is_ok()
+    })
 }
 
 /// An even UDP port that is free together with its successor (RFC 3550 section 11).

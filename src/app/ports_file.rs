@@ -34,7 +34,10 @@ mod tests {
         let addresses = Addresses { http: vec![([127, 0, 0, 1], 8484).into()], ..Addresses::default() };
         write(&path, &addresses).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(json, serde_json::json!({ "http": ["127.0.0.1:8484"], "rtsp": [], "rtsp_udp_ports": [] }));
+        let expected = serde_json::json!(
+            { "http": ["127.0.0.1:8484"], "https": [], "rtsp": [], "rtsps": [], "rtsp_udp_ports": [], "webrtc": [] }
+        );
+        assert_eq!(json, expected);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         write(&folder.path().join("no/such/folder"), &addresses).unwrap_err();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

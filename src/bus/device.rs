@@ -2,8 +2,8 @@
 
 use super::command::{self, Command, CommandError, CommandInfo, CommandRequest};
 use super::stream::Stream;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
@@ -192,6 +192,9 @@ pub struct Device {
     status: watch::Sender<Status>,
     commands: watch::Sender<Vec<CommandInfo>>,
     session: Mutex<Option<mpsc::Sender<CommandRequest>>>,
+    on_demand: AtomicBool,
+    /// The bus's count of changes, once the device is on it.
+    changes: OnceLock<watch::Sender<u64>>,
     /// Who watches.
     pub viewers: Arc<Viewers>,
 }
@@ -206,6 +209,8 @@ impl Device {
             status: watch::Sender::new(status),
             commands: watch::Sender::default(),
             session: Mutex::default(),
+            on_demand: AtomicBool::new(false),
+            changes: OnceLock::new(),
         })
     }
 
@@ -259,7 +264,7 @@ impl Device {
 
     /// Sets the status; `since` moves only when the state does. Answers whether anything changed.
     pub fn set_status(&self, state: State, reason: Option<Reason>) -> bool {
-        self.status.send_if_modified(|status| {
+        let changed = self.status.send_if_modified(|status| {
             if status.state == state && status.reason == reason {
                 return false;
             }
@@ -269,7 +274,33 @@ impl Device {
             status.state = state;
             status.reason = reason;
             true
-        })
+        });
+        if changed {
+            self.tell_bus();
+        }
+        changed
+    }
+
+    /// Whether it is connected only while somebody watches.
+    pub fn is_on_demand(&self) -> bool {
+        self.on_demand.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is connected only while somebody watches.
+    pub fn set_on_demand(&self, on_demand: bool) {
+        self.on_demand.store(on_demand, Ordering::Relaxed);
+    }
+
+    /// It is on a bus that counts changes there.
+    pub(super) fn joined(&self, changes: &watch::Sender<u64>) {
+        // A device is on one bus only.
+        let _ = self.changes.set(changes.clone());
+    }
+
+    fn tell_bus(&self) {
+        if let Some(changes) = self.changes.get() {
+            changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// What it can be asked to do now.
@@ -281,6 +312,7 @@ impl Device {
     pub fn serve_commands(&self, commands: Vec<CommandInfo>, session: Option<mpsc::Sender<CommandRequest>>) {
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
         self.commands.send_replace(commands);
+        self.tell_bus();
     }
 
     /// Asks the device to do something; never queued, never repeated.

@@ -16,15 +16,17 @@ pub use device::{
 };
 pub use events::{Event, EventId, EventKind, Events};
 pub use ring::Limits;
-pub use stream::{Reader, Stream, Totals, TrackId, Want};
+pub use stream::{KeyPicture, Reader, Stream, Totals, TrackId, Want};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// All devices by name, and the events of all of them.
 #[derive(Debug, Default)]
 pub struct Bus {
     devices: RwLock<BTreeMap<String, Arc<Device>>>,
+    changes: watch::Sender<u64>,
     /// Events of all devices.
     pub events: Events,
 }
@@ -43,6 +45,9 @@ impl Bus {
                 stream.end();
             }
         }
+        drop(devices);
+        device.joined(&self.changes);
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// Takes a device away and ends its viewers.
@@ -50,7 +55,13 @@ impl Bus {
         let removed = self.devices.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         if let Some(device) = removed {
             device.end();
+            self.changes.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Changes when a device is added or removed, and when the status or the commands of one change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The device of that name.
@@ -75,5 +86,46 @@ impl Bus {
         let stream = if sub { device.sub()? } else { device.main() };
         let stream = Arc::clone(stream);
         Some((device, stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str) -> Arc<Device> {
+        Device::new(DeviceOptions {
+            name: name.into(),
+            family: "rtsp",
+            main: Stream::new(name, Limits::default()),
+            sub: SubStream::None,
+            upstream: Upstream::new(1),
+            viewers: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn changes_are_told() {
+        let bus = Bus::new();
+        let mut changes = bus.changes();
+        let mut told = || {
+            let told = changes.has_changed().unwrap();
+            changes.mark_unchanged();
+            told
+        };
+        let front = device("front");
+        assert!(!told());
+        bus.add(Arc::clone(&front));
+        assert!(told());
+        front.set_status(State::Online, None);
+        assert!(told());
+        front.set_status(State::Online, None);
+        assert!(!told());
+        front.serve_commands(Vec::new(), None);
+        assert!(told());
+        bus.remove("back");
+        assert!(!told());
+        bus.remove("front");
+        assert!(told());
     }
 }

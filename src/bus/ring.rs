@@ -103,13 +103,11 @@ pub(super) struct Ring {
     tracks: Vec<Track>,
     limits: Limits,
     bytes: usize,
-    /// The newest key picture from before the ring was cleared.
-    kept: Option<AccessUnit>,
 }
 
 impl Ring {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { tracks: Vec::new(), limits, bytes: 0, kept: None }
+        Self { tracks: Vec::new(), limits, bytes: 0 }
     }
 
     pub(super) fn add(&mut self, id: TrackId, info: Arc<TrackInfo>) {
@@ -129,9 +127,8 @@ impl Ring {
         }
     }
 
-    /// Forgets all units but the newest key picture, for who asks for that alone; tracks and places in them stay.
+    /// Forgets all units; tracks and places in them stay.
     pub(super) fn clear(&mut self) {
-        self.kept = self.newest_key().cloned();
         for track in &mut self.tracks {
             while !track.units.is_empty() {
                 self.bytes -= track.pop();
@@ -192,13 +189,6 @@ impl Ring {
                 self.bytes -= track.pop();
             }
         }
-    }
-
-    /// The newest random access unit of the video track, however old.
-    pub(super) fn newest_key(&self) -> Option<&AccessUnit> {
-        let video = self.video().and_then(|index| self.tracks.get(index));
-        let cached = video.and_then(|video| video.at(*video.keys.back()?));
-        cached.or(self.kept.as_ref())
     }
 
     /// Whether a reader could start now: a key picture is there, or a stream without video has a frame.
@@ -380,14 +370,11 @@ mod tests {
         assert_eq!(next(&ring, &mut before), Some((VIDEO, 3_000, false)));
         ring.clear();
         assert!(!ring.can_start() && ring.bytes == 0 && ring.picture_rate(Duration::from_secs(5)) == 0.0);
-        let kept = |ring: &Ring| ring.newest_key().map(|unit| unit.pts.since_zero().as_millis());
-        assert_eq!(kept(&ring), Some(3_000));
         let mut after = ring.cursor(&[VIDEO]);
         assert_eq!((next(&ring, &mut before), next(&ring, &mut after)), (None, None));
         fill(&mut ring, 9_000, 9_100);
         assert_eq!(next(&ring, &mut before), Some((VIDEO, 9_000, true)));
         assert_eq!(next(&ring, &mut after), Some((VIDEO, 9_000, false)));
-        assert_eq!(kept(&ring), Some(9_000));
     }
 
     #[test]
@@ -476,7 +463,7 @@ mod tests {
         let mut reading = ring.cursor(&[VIDEO]);
         assert_eq!(next(&ring, &mut reading), Some((VIDEO, 0, false)));
         ring.interrupt();
-        assert!(!ring.can_start() && ring.newest_key().is_some());
+        assert!(!ring.can_start());
         let mut late = ring.cursor(&[VIDEO]);
         assert!(next(&ring, &mut late).is_none());
         assert_eq!(next(&ring, &mut reading), Some((VIDEO, 40, false)));

@@ -5,7 +5,7 @@ use super::ring::{Cursor, Limits, Read, Ring};
 use crate::media::{AccessUnit, Kind, MediaTime, TrackInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,19 @@ pub struct Totals {
     pub frame_rate: f64,
 }
 
+/// A key picture and when it came.
+#[derive(Clone, Debug)]
+pub struct KeyPicture {
+    /// Counts the key pictures of its stream, from 1.
+    pub number: u64,
+    /// The picture.
+    pub unit: AccessUnit,
+    /// When it was received, by our clock.
+    pub at: SystemTime,
+    /// When it was received, for its age.
+    pub received: Instant,
+}
+
 /// Tracks on a shared timeline; also the RTSP path and the web address.
 #[derive(Debug)]
 pub struct Stream {
@@ -61,6 +74,8 @@ struct State {
     bytes: u64,
     last_frame: Option<Instant>,
     latest: Option<MediaTime>,
+    /// Outlives the ring's units: who asks for a picture alone gets one, however old.
+    newest_key: Option<KeyPicture>,
 }
 
 impl Stream {
@@ -75,6 +90,7 @@ impl Stream {
                 bytes: 0,
                 last_frame: None,
                 latest: None,
+                newest_key: None,
             }),
             head: watch::Sender::new(0),
             demand: Demand::default(),
@@ -126,12 +142,18 @@ impl Stream {
         let mut state = self.state();
         let video = unit.info.kind() == Kind::Video;
         let (size, pts) = (unit.payload.len() as u64, unit.pts);
+        let key = (video && unit.random_access).then(|| unit.clone());
         if state.ring.push(track, unit) {
             state.bytes += size;
             state.latest = state.latest.max(Some(pts));
             if video {
                 state.frames += 1;
                 state.last_frame = Some(Instant::now());
+            }
+            if let Some(unit) = key {
+                let number = 1 + state.newest_key.as_ref().map_or(0, |newest| newest.number);
+                let (at, received) = (SystemTime::now(), Instant::now());
+                state.newest_key = Some(KeyPicture { number, unit, at, received });
             }
         }
         drop(state);
@@ -179,8 +201,24 @@ impl Stream {
     }
 
     /// The newest key picture, however old.
-    pub fn newest_key(&self) -> Option<AccessUnit> {
-        self.state().ring.newest_key().cloned()
+    pub fn newest_key(&self) -> Option<KeyPicture> {
+        self.state().newest_key.clone()
+    }
+
+    /// Waits for a key picture with a greater number than `after`, and answers the newest; `None` if the stream ended
+    /// first. Does not count as a viewer: [register](Demand::register) to wake a device. Cancel safe.
+    pub async fn key_after(&self, after: u64) -> Option<KeyPicture> {
+        let mut head = self.head.subscribe();
+        loop {
+            head.mark_unchanged();
+            if let Some(newest) = self.newest_key().filter(|newest| newest.number > after) {
+                return Some(newest);
+            }
+            tokio::select! {
+                changed = head.changed() => changed.ok()?,
+                () = self.ended.cancelled() => return None,
+            }
+        }
     }
 
     /// Whether a reader that subscribes now gets a picture at once.
@@ -207,20 +245,24 @@ impl Stream {
     /// A reader over those tracks, from the newest key picture on. Wanting a stream that has no tracks yet gives a
     /// reader that ends at once: wait for [`Self::ready`] first.
     pub fn subscribe(self: &Arc<Self>, want: Want) -> Reader {
+        self.reader(|id, info| match want {
+            Want::All => true,
+            Want::Video => info.kind() == Kind::Video,
+            Want::Track(track) => id == track,
+        })
+    }
+
+    /// The same over several tracks.
+    pub fn subscribe_to(self: &Arc<Self>, tracks: &[TrackId]) -> Reader {
+        self.reader(|id, _| tracks.contains(&id))
+    }
+
+    fn reader(self: &Arc<Self>, wanted: impl Fn(TrackId, &TrackInfo) -> bool) -> Reader {
         let interest = self.demand.register();
         let mut head = self.head.subscribe();
         head.mark_changed();
         let state = self.state();
-        let ids: Vec<_> = state
-            .ring
-            .infos()
-            .filter(|(id, info)| match want {
-                Want::All => true,
-                Want::Video => info.kind() == Kind::Video,
-                Want::Track(track) => *id == track,
-            })
-            .map(|(id, _)| id)
-            .collect();
+        let ids: Vec<_> = state.ring.infos().filter(|(id, info)| wanted(*id, info)).map(|(id, _)| id).collect();
         let cursor = state.ring.cursor(&ids);
         drop(state);
         Reader { stream: Arc::clone(self), cursor, empty: ids.is_empty(), head, _interest: interest }
@@ -273,6 +315,8 @@ impl Reader {
                 Read::Pending => {}
             }
             tokio::select! {
+                // What was published right before the end still counts.
+                biased;
                 changed = self.head.changed() => changed.ok()?,
                 () = self.stream.ended.cancelled() => return None,
             }
@@ -346,6 +390,34 @@ mod tests {
         stream.publish(ids[0], unit(Codec::H264, 0, true));
         assert!(waiting.await.unwrap());
         assert_eq!(stream.demand.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_newest_key_picture_outlives_the_cache_and_tells_when_it_came() {
+        let stream = Stream::new("porch", Limits::default());
+        let ids = stream.announce(&[info(Codec::H264)]);
+        assert!(stream.newest_key().is_none());
+        let before = (SystemTime::now(), Instant::now());
+        stream.publish(ids[0], unit(Codec::H264, 0, true));
+        stream.publish(ids[0], unit(Codec::H264, 40, false));
+        stream.clear();
+        let first = stream.newest_key().unwrap();
+        assert_eq!((first.number, first.unit.pts), (1, MediaTime::default()));
+        assert!(first.at >= before.0 && first.received >= before.1);
+        let waiting = tokio::spawn({
+            let stream = Arc::clone(&stream);
+            async move { stream.key_after(1).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(stream.demand.count(), 0);
+        // The camera goes over to another codec.
+        let ids = stream.announce(&[info(Codec::Jpeg)]);
+        stream.publish(ids[0], unit(Codec::Jpeg, 80, true));
+        let second = waiting.await.unwrap().unwrap();
+        assert_eq!((second.number, second.unit.info.codec), (2, Codec::Jpeg));
+        stream.end();
+        assert!(stream.key_after(2).await.is_none());
+        assert!(stream.key_after(1).await.is_some());
     }
 
     #[tokio::test]

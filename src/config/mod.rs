@@ -14,12 +14,16 @@ pub(crate) mod read;
 mod secret;
 mod sections;
 pub(crate) mod tree;
+mod users;
 mod values;
+mod webrtc;
 
 pub use http::Http;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
+pub use users::{HashError, check_hash, is_user_name};
 pub use values::{Host, Listen, Network, UdpPorts, duration, size};
+pub use webrtc::{Candidate, IceServer, Webrtc};
 
 pub(crate) use mask::hide_in_url;
 
@@ -40,8 +44,14 @@ const SEARCHED: [&str; 2] = ["fanlight.yaml", "/etc/fanlight/fanlight.yaml"];
 pub struct Config {
     /// Pages and API.
     pub http: Http,
+    /// Pages and API over TLS; off unless the section is there.
+    pub https: Option<Https>,
     /// The RTSP server.
     pub rtsp: Rtsp,
+    /// RTSP over TLS; off unless the section is there.
+    pub rtsps: Option<Rtsps>,
+    /// The WebRTC server.
+    pub webrtc: Webrtc,
     /// Whether users are asked for.
     pub auth: Auth,
     /// Who may, in the order of the file.
@@ -64,17 +74,49 @@ impl Default for Config {
                 trusted_proxies: Vec::new(),
                 hosts: Vec::new(),
             },
+            https: None,
             rtsp: Rtsp {
                 listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8554)],
                 udp_ports: UdpPorts::Pair(8000),
             },
+            rtsps: None,
+            webrtc: Webrtc {
+                listen: vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), 8555)],
+                candidates: Vec::new(),
+                ice_servers: Vec::new(),
+            },
             auth: Auth::Users,
             users: Vec::new(),
-            store: Store { path: PathBuf::from("data") },
+            store: Store { path: PathBuf::from("data"), named: false },
             cameras: Vec::new(),
             warnings: Vec::new(),
         }
     }
+}
+
+/// `https:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Https {
+    /// Where pages and API listen over TLS. Needs a restart when changed.
+    pub listen: Vec<Listen>,
+    /// The certificate, for RTSP over TLS as well; without one a self-made one is used.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// `cert_file` and `key_file`, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, then those between it and the root.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `rtsps:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rtsps {
+    /// Where the RTSP server listens for TLS. Needs a restart when changed.
+    pub listen: Vec<Listen>,
 }
 
 /// `rtsp:`
@@ -132,6 +174,8 @@ pub struct User {
 pub struct Store {
     /// The state directory. Needs a restart when changed.
     pub path: PathBuf,
+    /// Whether the file names it. If not, a state directory that the program is told of at start takes its place.
+    pub named: bool,
 }
 
 /// One entry of `cameras:`. Two are equal if a reload need not touch the camera.
@@ -178,6 +222,20 @@ pub(crate) fn load_users(path: &Path) -> Result<Vec<User>, Mistakes> {
     let (name, text) = read_file(path)?;
     let base = path.parent().unwrap_or(Path::new(""));
     parse_with(&name, &text, base, &|name| std::env::var(name).ok(), sections::only_users).map(|(users, _)| users)
+}
+
+/// Reads a YAML file that is no configuration with the same care; `${NAME}` means nothing in it.
+///
+/// # Errors
+/// All mistakes, each with its place.
+pub(crate) fn load_other<T>(path: &Path, read: impl Fn(Fields<'_, '_>) -> T) -> Result<T, Mistakes> {
+    let (name, text) = read_file(path)?;
+    parse_other(&name, &text, read)
+}
+
+/// The same for a text that is there already.
+pub(crate) fn parse_other<T>(name: &str, text: &str, read: impl Fn(Fields<'_, '_>) -> T) -> Result<T, Mistakes> {
+    parse_with(name, text, Path::new(""), &|_| None, read).map(|(value, _)| value)
 }
 
 /// The name and the text of a file.

@@ -199,6 +199,16 @@ impl<'a> Context<'a> {
         Some(self.relative(&text))
     }
 
+    /// The path of a file that can be read; a relative one starts at the configuration file.
+    pub(crate) fn file(&self, node: &Node) -> Option<PathBuf> {
+        let path = self.path(node)?;
+        if let Err(error) = std::fs::File::open(&path) {
+            self.mistake(node.place, format!("{} cannot be read: {error}", self.quote(node)));
+            return None;
+        }
+        Some(path)
+    }
+
     /// A path as seen from the configuration file.
     pub(crate) fn relative(&self, path: &str) -> PathBuf {
         self.base.join(path)
@@ -319,6 +329,11 @@ impl<'n, 'c> Fields<'n, 'c> {
     pub(crate) fn take(&mut self, name: &str) -> Option<&'n Node> {
         let entry = self.entry(name)?;
         (!matches!(entry.value.value, Value::Null)).then_some(entry.value)
+    }
+
+    /// The value of a key, without asking for it.
+    pub(crate) fn value(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.value)
     }
 
     /// Like [`Self::take`]; a missing one is a mistake of the whole mapping.

@@ -1,16 +1,15 @@
 //! The sections of the file, one function each.
 
-use super::read::Fields;
+use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
+use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
-use super::{Auth, Camera, Config, Http, Role, Rtsp, Store, User};
-use crate::access::password;
+use super::webrtc;
+use super::{Auth, Camera, CertificateFiles, Config, Http, Https, Rtsp, Rtsps, Store, User, Webrtc};
 use crate::ingest::Source;
 
 /// Sections that later versions will know.
-const LATER: [&str; 9] = ["https", "rtsps", "webrtc", "mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
-/// A stream key is the only secret between a guest in the network and the cameras.
-const MIN_STREAM_KEY: usize = 12;
+const LATER: [&str; 6] = ["mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
 /// Cameras for the home serve fewer clients than this.
 const MANY_CONNECTIONS: usize = 8;
 
@@ -20,7 +19,10 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
     let mut taken = Vec::new();
     let config = Config {
         http: http(&mut fields, default.http, &mut taken),
+        https: https(&mut fields, &mut taken),
         rtsp: rtsp(&mut fields, default.rtsp, &mut taken),
+        rtsps: rtsps(&mut fields, &mut taken),
+        webrtc: webrtc(&mut fields, default.webrtc, &mut taken),
         users: users(&mut fields),
         auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
         store: store(&mut fields),
@@ -44,6 +46,15 @@ pub(crate) fn only_users(mut fields: Fields<'_, '_>) -> Vec<User> {
 fn section<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
     let node = fields.take(name)?;
     Fields::of(fields.context, node)
+}
+
+/// A section that is off unless it is there. An empty one is a mistake: it looks as if it switched something on.
+fn switch<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
+    if let Some(node) = fields.value(name).filter(|node| matches!(node.value, Value::Null)) {
+        let words = format!("`{name}:` without a value switches nothing on; `{name}: {{}}` does, with the defaults");
+        fields.context.mistake(node.place, words);
+    }
+    section(fields, name)
 }
 
 /// Addresses bound so far, with the key that set them.
@@ -100,6 +111,40 @@ fn http(fields: &mut Fields<'_, '_>, default: Http, taken: &mut Taken) -> Http {
     http
 }
 
+/// Addresses of a section that is off unless it is there.
+fn listen_if_there(fields: &mut Fields<'_, '_>, key: &'static str, port: u16, taken: &mut Taken) -> Vec<Listen> {
+    let default = Listen::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port);
+    listen(fields, key, vec![default], taken)
+}
+
+fn https(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Https> {
+    let mut fields = switch(fields, "https")?;
+    let context = fields.context;
+    let listen = listen_if_there(&mut fields, "https.listen", 8443, taken);
+    let (chain, key) = (fields.take("cert_file"), fields.take("key_file"));
+    let certificate = match (chain, key) {
+        (None, None) => None,
+        (Some(chain), Some(key)) => {
+            let (chain, key) = (context.file(chain), context.file(key));
+            chain.zip(key).map(|(chain, key)| CertificateFiles { chain, key })
+        }
+        (Some(one), None) | (None, Some(one)) => {
+            let words = "`cert_file` and `key_file` belong together; without both the certificate is self-made";
+            context.mistake(one.place, words);
+            None
+        }
+    };
+    fields.finish();
+    Some(Https { listen, certificate })
+}
+
+fn rtsps(fields: &mut Fields<'_, '_>, taken: &mut Taken) -> Option<Rtsps> {
+    let mut fields = switch(fields, "rtsps")?;
+    let listen = listen_if_there(&mut fields, "rtsps.listen", 8322, taken);
+    fields.finish();
+    Some(Rtsps { listen })
+}
+
 fn is_origin(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text.to_ascii_lowercase()
@@ -114,12 +159,7 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
     let outer = fields.place;
     let mut inner = section(fields, "rtsp");
     let Some(fields) = inner.as_mut() else {
-        for listen in &default.listen {
-            if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
-                let port = listen.port;
-                fields.context.mistake(outer, format!("port {port} of `{other}` is the default of `rtsp.listen`"));
-            }
-        }
+        default_ports(fields.context, outer, "rtsp.listen", &default.listen, taken);
         return default;
     };
     let listen = listen(fields, "rtsp.listen", default.listen, taken);
@@ -132,6 +172,45 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
     Rtsp { listen, udp_ports: ports.unwrap_or(default.udp_ports) }
 }
 
+/// A section that is not there takes its default ports, unless they are taken.
+fn default_ports(context: &Context<'_>, place: Place, key: &'static str, listens: &[Listen], taken: &mut Taken) {
+    for listen in listens {
+        if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
+            let port = listen.port;
+            context.mistake(place, format!("port {port} of `{other}` is the default of `{key}`"));
+        }
+        taken.push((listen.clone(), key));
+    }
+}
+
+fn webrtc(fields: &mut Fields<'_, '_>, default: Webrtc, taken: &mut Taken) -> Webrtc {
+    let outer = fields.place;
+    let off = |node: &Node| match &node.value {
+        Value::Text(text) => matches!(text.as_str(), "off" | "false" | "no"),
+        Value::List(list) => list.is_empty(),
+        Value::Null | Value::Map(_) => false,
+    };
+    let context = fields.context;
+    let Some(node) = fields.take("webrtc") else {
+        default_ports(context, outer, "webrtc.listen", &default.listen, taken);
+        return default;
+    };
+    if off(node) {
+        return Webrtc { listen: Vec::new(), ..default };
+    }
+    let Some(mut fields) = Fields::of(context, node) else { return default };
+    let listen = if fields.value("listen").is_some_and(off) {
+        fields.take("listen");
+        Vec::new()
+    } else {
+        listen(&mut fields, "webrtc.listen", default.listen, taken)
+    };
+    let candidates = fields.take("candidates").map(|node| webrtc::candidates(context, node));
+    let ice_servers = fields.take("ice_servers").map(|node| webrtc::ice_servers(context, node));
+    fields.finish();
+    Webrtc { listen, candidates: candidates.unwrap_or_default(), ice_servers: ice_servers.unwrap_or_default() }
+}
+
 fn store(fields: &mut Fields<'_, '_>) -> Store {
     let context = fields.context;
     let mut path = None;
@@ -140,66 +219,8 @@ fn store(fields: &mut Fields<'_, '_>) -> Store {
         fields.later(&["keep", "max_size", "upload"]);
         fields.finish();
     }
-    Store { path: path.unwrap_or_else(|| context.relative("data")) }
-}
-
-fn users(fields: &mut Fields<'_, '_>) -> Vec<User> {
-    let context = fields.context;
-    let Some(node) = fields.take("users") else { return Vec::new() };
-    let Value::List(list) = &node.value else {
-        context.hide(node);
-        context.mistake(node.place, format!("expected a list (`- name: …`), found {}", node.kind()));
-        return Vec::new();
-    };
-    let mut users: Vec<User> = Vec::new();
-    for node in list {
-        let Some(fields) = Fields::of(context, node) else {
-            context.hide(node);
-            continue;
-        };
-        let Some(user) = user(fields, &users) else { continue };
-        users.push(user);
-    }
-    users
-}
-
-fn user(mut fields: Fields<'_, '_>, others: &[User]) -> Option<User> {
-    let context = fields.context;
-    let expected = "a user name of at most 64 letters, digits and . _ - @";
-    let name = fields.required("name").and_then(|node| {
-        let name = context.parsed(node, expected, |text| password::is_user_name(text).then(|| text.to_owned()))?;
-        if others.iter().any(|other| other.name == name) {
-            context.mistake(node.place, format!("there is already a user {}", context.quote(node)));
-        }
-        Some(name)
-    });
-    let role = fields.word("role", &[("admin", Role::Admin), ("viewer", Role::Viewer)]);
-    let hash = fields.secret("password_hash");
-    if let Some((place, hash)) = &hash
-        && let Err(error) = password::check_hash(hash.reveal())
-    {
-        context.mistake(*place, format!("`password_hash` {error}; `fanlight password` makes one"));
-    }
-    let key = fields.secret("stream_key");
-    if let Some((place, key)) = &key {
-        let key = key.reveal();
-        if key.chars().count() < MIN_STREAM_KEY {
-            let words =
-                format!("`stream_key` has fewer than {MIN_STREAM_KEY} characters; `fanlight password` makes one");
-            context.mistake(*place, words);
-        } else if !key.chars().all(|c| c.is_ascii_graphic()) {
-            context.mistake(*place, "`stream_key` may hold only ASCII letters, digits and signs");
-        }
-    }
-    let place = fields.place;
-    let forgotten = !fields.has("password_hash") && !fields.has("stream_key");
-    fields.finish();
-    if forgotten {
-        context
-            .mistake(place, "a user needs `password_hash`, `stream_key` or both; `fanlight password NAME` makes them");
-    }
-    let secret = |found: Option<(Place, super::Secret)>| found.map(|(_, secret)| secret);
-    Some(User { name: name?, role: role.unwrap_or(Role::Viewer), password_hash: secret(hash), stream_key: secret(key) })
+    let named = path.is_some();
+    Store { path: path.unwrap_or_else(|| context.relative("data")), named }
 }
 
 fn cameras(fields: &mut Fields<'_, '_>) -> Vec<Camera> {

@@ -42,7 +42,7 @@ fn camera(source: &str) -> crate::ingest::rtsp::Config {
 fn an_empty_file_is_the_default_but_for_the_place_of_relative_paths() {
     for text in ["", "# nothing\n", "cameras:\nusers:\nhttp:\n", "{}"] {
         let config = good(text);
-        let store = Store { path: PathBuf::from("/etc/fanlight/data") };
+        let store = Store { path: PathBuf::from("/etc/fanlight/data"), named: false };
         assert_eq!(config, Config { store, ..Config::default() }, "{text}");
     }
 }
@@ -57,6 +57,12 @@ http:
   trusted_proxies: [192.0.2.1, 2001:db8::/32]
   hosts: [Cameras.home.arpa]
 rtsp: {{ listen: "[::]:8554", udp_ports: 9000-9001 }}
+webrtc:
+  listen: "[::]:8556"
+  candidates: [203.0.113.7, home.example:9000]
+  ice_servers:
+    - stun:stun.example
+    - {{ urls: ["turn:turn.example?transport=udp"], username: "${{USER}}", credential: "${{PASSWORD}}" }}
 users:
   - {{ name: admin, role: admin, password_hash: "{HASH}", stream_key: 0123456789012 }}
   - {{ name: guest, stream_key: abcdefghijklmnop }}
@@ -83,6 +89,13 @@ cameras:
     assert_eq!(config.http.hosts, ["cameras.home.arpa"]);
     assert!(config.rtsp.listen.iter().all(Listen::is_dual_stack));
     assert_eq!(config.rtsp.udp_ports, UdpPorts::Pair(9000));
+    assert!(config.webrtc.listen.iter().all(|listen| listen.is_dual_stack() && listen.port == 8556));
+    let ports: Vec<_> = config.webrtc.candidates.iter().map(|candidate| candidate.port).collect();
+    assert_eq!(ports, [None, Some(9000)]);
+    let [stun, turn] = config.webrtc.ice_servers.as_slice() else { panic!("two servers") };
+    assert_eq!((&stun.urls[..], stun.credential.is_none()), (&["stun:stun.example".to_owned()][..], true));
+    assert_eq!(turn.username.as_deref(), Some("admin"));
+    assert_eq!(turn.credential.as_ref().map(Secret::reveal), Some("p@ss/w#rd?: {x}"));
     assert_eq!(config.auth, Auth::Users);
     assert_eq!(config.store.path, Path::new("/etc/fanlight/state"));
     let [admin, guest] = config.users.as_slice() else { panic!("two users") };
@@ -163,7 +176,7 @@ fn secrets_come_from_files_beside_the_configuration() {
 fn all_mistakes_come_at_once_with_place_and_line() {
     let text = "\
 http: { listen: nowhere }
-webrtc: { listen: \"0.0.0.0:8555\" }
+webrtc: { candidates: 0.0.0.0 }
 cameras:
   Front door:
     source: rtsp://192.0.2.1/x
@@ -183,9 +196,9 @@ camera: 1
 f.yaml:1:17: expected an address such as 0.0.0.0:8554, [::]:8554 or localhost:8554, found \"nowhere\"
   1 | http: { listen: nowhere }
     |                 ^
-f.yaml:2:1: `webrtc` is not supported by this version
-  2 | webrtc: { listen: *** }
-    | ^
+f.yaml:2:23: expected an address or a host name, with a port or without, such as 203.0.113.7 or home.example:8555, found \"0.0.0.0\"
+  2 | webrtc: { candidates: 0.0.0.0 }
+    |                       ^
 f.yaml:4:3: a name is made of the characters a-z 0-9 _ -
   4 |   Front door:
     |   ^
@@ -213,10 +226,32 @@ f.yaml:13:3: `source` is missing
 f.yaml:13:3: `sub` cannot be a name: it is used for a page or path of its own
   13 |   sub: {}
      |   ^
-f.yaml:14:1: unknown field \"camera\", expected one of http, rtsp, users, auth, store, cameras
+f.yaml:14:1: unknown field \"camera\", expected one of http, https, rtsp, rtsps, webrtc, users, auth, store, cameras
   14 | camera: ***
      | ^"
     );
+}
+
+#[test]
+fn tls_is_off_unless_it_is_named() {
+    let config = good("rtsp: { listen: 'localhost:1' }");
+    assert_eq!((config.https, config.rtsps), (None, None));
+    let config = good("https: {}\nrtsps: {}");
+    let all = |port| vec![Listen::new(Ipv4Addr::UNSPECIFIED.into(), port)];
+    assert_eq!(config.https, Some(Https { listen: all(8443), certificate: None }));
+    assert_eq!(config.rtsps, Some(Rtsps { listen: all(8322) }));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let [chain, key] = ["door.pem", "door.key"].map(|name| folder.path().join(name));
+    std::fs::write(&chain, "x").expect("written");
+    std::fs::write(&key, "x").expect("written");
+    let text = "https: { listen: '[::]:443', cert_file: door.pem, key_file: door.key }";
+    let config = parse("f.yaml", text, folder.path(), &environment).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let https = Https {
+        listen: Listen::parse("[::]:443").into_iter().collect(),
+        certificate: Some(CertificateFiles { chain, key }),
+    };
+    assert_eq!(config.https, Some(https));
 }
 
 #[test]
@@ -240,7 +275,18 @@ fn each_mistake_has_its_words() {
         ("http: { allow_origins: [home.example] }", "1:25: expected an origin such as https://home.example:8123, found \"home.example\""),
         ("http: { trusted_proxies: [10.0.0.0/40] }", "1:27: expected an address or network such as 192.0.2.1 or 192.0.2.0/24, found \"10.0.0.0/40\""),
         ("http: { hosts: ['a:80'] }", "1:17: expected a host name without port, found \"a:80\""),
+        ("https: { cert_file: none.pem }", "1:21: `cert_file` and `key_file` belong together; without both the certificate is self-made"),
+        ("https: { cert_file: none.pem, key_file: /dev/null }", "1:21: \"none.pem\" cannot be read: No such file or directory (os error 2)"),
+        ("https:", "1:6: `https:` without a value switches nothing on; `https: {}` does, with the defaults"),
+        ("rtsps: { listen: '0.0.0.0:8484' }", "1:18: port 8484 is already used by `http.listen`"),
         ("rtsp: { udp_ports: 8001-8002 }", "1:20: expected a pair of ports, the first one even, such as 8000-8001, or off, found \"8001-8002\""),
+        ("rtsp: { listen: 'a:8555' }\nwebrtc: { listen: 'a:8555' }", "2:19: port 8555 is already used by `rtsp.listen`"),
+        ("http: { listen: '[::]:8555' }", "1:1: port 8555 of `http.listen` is the default of `webrtc.listen`"),
+        ("webrtc: { candidates: [nowhere:0] }", "1:24: expected an address or a host name, with a port or without, such as 203.0.113.7 or home.example:8555, found \"nowhere:0\""),
+        ("webrtc: { ice_servers: 'http://a' }", "1:24: expected a URL such as stun:stun.example:3478 or turn:turn.example:3478?transport=udp, found \"http://a\""),
+        ("webrtc: { ice_servers: 'turn:a' }", "1:24: a TURN server needs `username` and `credential` beside `urls`"),
+        ("webrtc: { ice_servers: [{ username: a }] }", "1:25: `urls` is missing"),
+        ("webrtc: { port: 1 }", "1:11: unknown field \"port\", expected one of listen, candidates, ice_servers"),
         ("auth: open", "1:7: expected one of users, none, found \"open\""),
         ("store: { path: '' }", "1:16: expected a path, found an empty text"),
         ("store: { keep: 30d }", "1:10: `keep` is not supported by this version"),
@@ -426,4 +472,13 @@ fn uncomment(line: &str) -> String {
         }
         _ => line.to_owned(),
     }
+}
+
+#[test]
+fn webrtc_can_be_switched_off() {
+    for text in ["webrtc: off", "webrtc: { listen: off }", "webrtc: { listen: [] }", "webrtc: []"] {
+        assert_eq!(good(text).webrtc.listen, [], "{text}");
+    }
+    // Its default port is free then.
+    assert_eq!(good("webrtc: off\nrtsp: { listen: 'a:8555' }").rtsp.listen.len(), 1);
 }

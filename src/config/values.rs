@@ -276,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn resolves_addresses_and_names() {
         let resolve = async |text: &str| Listen::parse(text).expect("valid").resolve().await.expect("found");
-        assert_eq!(resolve("[::]:5").await, ["[::]:5".parse().expect("valid")]);
+        assert_eq!(resolve("[::]:5").await, ["[::]:5".parse::<SocketAddr>().expect("valid")]);
         assert!(resolve("localhost:5").await.iter().all(|address| address.ip().is_loopback() && address.port() == 5));
     }
 

@@ -125,6 +125,7 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
         upstream,
         viewers: replaces.map(|old| Arc::clone(&old.viewers)).unwrap_or_default(),
     });
+    device.set_on_demand(plan.on_demand);
     bus.add(Arc::clone(&device));
 
     let cancel = cancel.child_token();

@@ -93,6 +93,7 @@ impl Demo {
         let listen = reach.listen();
         let (rtsp, http) = (free_tcp(listen, 8554)?, free_tcp(listen, 8484)?);
         let udp = free_udp_pair(listen, 8000)?;
+        let webrtc = free_both(listen, 8555)?;
         let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
         let config = dir.path().join("fanlight.yaml");
         let admin = (reach == Reach::Lan).then(Admin::new);
@@ -105,6 +106,7 @@ impl Demo {
 # Written by `fanlight demo`; removed when the demo ends. Yours looks the same, with your cameras' addresses.
 http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
+webrtc: {{ listen: \"{webrtc}\" }}
 {who}cameras:
   hall:                       # short form: just the address
     source: {}
@@ -144,7 +146,13 @@ rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
     pub fn guide(&self) -> String {
         let login = self.admin.as_ref().map(|admin| format!("admin:{}@", admin.stream_key.reveal()));
         let base = format!("rtsp://{}{}", login.unwrap_or_default(), self.rtsp);
-        let mut text = String::from("\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n");
+        let http = self.http;
+        let mut text = format!(
+            "\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n  \
+             http://{http}/{:<width$} the wall: open this\n",
+            "",
+            width = 42_usize.saturating_sub(format!("http://{http}/").len()),
+        );
         let rows = [
             ("hall", "people at a table, H.264 with B-frames"),
             ("street", "cars, H.264 with AAC sound"),
@@ -154,8 +162,7 @@ rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
             let _ = writeln!(text, "  {:<42} {about}", format!("{base}/{name}"));
         }
         if let Some(admin) = &self.admin {
-            let password = admin.password.reveal();
-            let _ = writeln!(text, "\n  http://{}/  user admin, password {password}", self.http);
+            let _ = writeln!(text, "\n  Sign in as admin, password {}", admin.password.reveal());
         }
         let _ = write!(
             text,
@@ -167,6 +174,7 @@ Watch or look closer:
   gst-launch-1.0 playbin uri={base}/street
   vlc {base}/hall                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
   curl {curl}http://{http}/v1/cameras
+  curl {curl}-o street.jpg http://{http}/v1/cameras/street/snapshot.jpg
 
 Any number may watch: a camera sees one connection for each of its streams. To compare, the cameras themselves:
   {}
@@ -177,7 +185,6 @@ Ctrl-C ends the demo.
             self.hall.url(),
             self.street.url(),
             self.config.display(),
-            http = self.http,
             curl = if self.admin.is_some() { "-u admin " } else { "" },
         );
         text
@@ -188,6 +195,17 @@ Ctrl-C ends the demo.
 fn free_tcp(listen: Ipv4Addr, preferred: u16) -> std::io::Result<SocketAddr> {
     let any = || TcpListener::bind((listen, 0));
     TcpListener::bind((listen, preferred)).or_else(|_| any())?.local_addr()
+}
+
+/// The same for a number that is free in TCP and UDP.
+fn free_both(listen: Ipv4Addr, preferred: u16) -> std::io::Result<SocketAddr> {
+    let both = |port: u16| {
+        let listener = TcpListener::bind((listen, port))?;
+        let address = listener.local_addr()?;
+        UdpSocket::bind(address).map(|_| address)
+    };
+    let any = || (0..64).find_map(|_| both(0).ok()).ok_or_else(|| std::io::ErrorKind::AddrInUse.into());
+    both(preferred).or_else(|_| any())
 }
 
 /// An even UDP port whose successor is free too (RFC 3550 section 11): `preferred` or any.

@@ -15,7 +15,7 @@ fn configuration(auth: &str, cameras: &str) -> Config {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fanlight.yaml");
     let text = format!(
-        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\n{auth}\ncameras:\n{cameras}"
+        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nwebrtc: {{ listen: \"127.0.0.1:0\" }}\n{auth}\ncameras:\n{cameras}"
     );
     std::fs::write(&file, text).unwrap();
     config::load(&file).unwrap_or_else(|mistakes| panic!("{mistakes}"))

@@ -28,28 +28,27 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 /// On any free ports of loopback, open to everybody.
-const OPEN: &str =
-    "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nauth: none\ncameras:\n";
+pub(crate) const OPEN: &str = "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nwebrtc: { listen: \"127.0.0.1:0\" }\nauth: none\ncameras:\n";
 
 /// Waits between attempts of a tenth of the usual, so that tests see many.
-fn quick() -> Pace {
+pub(crate) fn quick() -> Pace {
     Pace { lost: (ms(100), ms(400)), busy: (ms(200), ms(400)), ..Pace::default() }
 }
 
 /// The program in this process.
-struct Gateway {
+pub(crate) struct Gateway {
     file: NamedTempFile,
-    app: App,
+    pub(crate) app: App,
 }
 
 impl Gateway {
     /// With the lines below `cameras:`.
-    async fn start(cameras: &str, options: Options) -> Self {
+    pub(crate) async fn start(cameras: &str, options: Options) -> Self {
         let mut file = NamedTempFile::new().unwrap();
         write!(file, "{OPEN}{cameras}").unwrap();
         let config = config::load(file.path()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
@@ -57,22 +56,22 @@ impl Gateway {
     }
 
     /// Reads other lines below `cameras:`, as SIGHUP does.
-    async fn reload(&mut self, cameras: &str) {
+    pub(crate) async fn reload(&mut self, cameras: &str) {
         std::fs::write(self.file.path(), format!("{OPEN}{cameras}")).unwrap();
         let config = config::load(self.file.path()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         self.app.reload(config).await;
     }
 
-    fn rtsp(&self) -> SocketAddr {
+    pub(crate) fn rtsp(&self) -> SocketAddr {
         self.app.addresses().rtsp[0]
     }
 
-    fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.app.addresses().http[0]
     }
 
     /// One camera as `/v1/cameras` tells it.
-    async fn camera(&self, name: &str) -> serde_json::Value {
+    pub(crate) async fn camera(&self, name: &str) -> serde_json::Value {
         camera_at(self.http(), name, "").await
     }
 }
@@ -84,7 +83,7 @@ async fn camera_at(http: SocketAddr, name: &str, headers: &str) -> serde_json::V
 }
 
 /// Status, and headers with body.
-async fn get(http: SocketAddr, path: &str, headers: &str) -> (u16, String) {
+pub(crate) async fn get(http: SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let exchange = async {
         let mut socket = TcpStream::connect(http).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
@@ -99,7 +98,7 @@ async fn get(http: SocketAddr, path: &str, headers: &str) -> (u16, String) {
 }
 
 /// H.264 with B-frames, 10 pictures a second, a key picture each second.
-fn visitors() -> Arc<Clip> {
+pub(crate) fn visitors() -> Arc<Clip> {
     static CLIP: OnceLock<Arc<Clip>> = OnceLock::new();
     CLIP.get_or_init(|| Clip::load(&Footage::Visitors, Video::AsIs, Audio::AsIs).unwrap()).clone()
 }
@@ -110,21 +109,21 @@ fn street() -> Arc<Clip> {
     CLIP.get_or_init(|| Clip::load(&Footage::Street, Video::AsIs, Audio::AsIs).unwrap()).clone()
 }
 
-fn options(clip: fn() -> Arc<Clip>, listen: &str) -> CameraOptions {
+pub(crate) fn options(clip: fn() -> Arc<Clip>, listen: &str) -> CameraOptions {
     CameraOptions { listen: listen.parse().unwrap(), ..CameraOptions::new(clip()) }
 }
 
 /// A camera starts in a moment, but not in no time: the runtime goes on meanwhile.
-async fn start(options: impl FnOnce() -> CameraOptions + Send + 'static) -> Camera {
+pub(crate) async fn start(options: impl FnOnce() -> CameraOptions + Send + 'static) -> Camera {
     tokio::task::spawn_blocking(|| Camera::start(options()).unwrap()).await.unwrap()
 }
 
 /// As if its power was cut; it is gone when this returns.
-async fn kill(camera: Camera) {
+pub(crate) async fn kill(camera: Camera) {
     tokio::task::spawn_blocking(|| drop(camera)).await.unwrap();
 }
 
-async fn seen(camera: &Camera, what: &str, condition: impl FnMut(&Counters) -> bool) -> Counters {
+pub(crate) async fn seen(camera: &Camera, what: &str, condition: impl FnMut(&Counters) -> bool) -> Counters {
     let mut watch = camera.watch();
     match timeout(PATIENCE, watch.wait_for(condition)).await {
         Ok(counters) => *counters.unwrap(),

@@ -5,11 +5,18 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod app;
+mod chromium;
 mod corpus;
 mod gateway;
 mod ingest;
 mod ingest_simulated;
+mod netns;
 mod players;
 mod program;
 mod rtsp_server;
+mod secure;
 mod support;
+mod transcode;
+mod web;
+mod webrtc;
+mod whep;

@@ -2,7 +2,7 @@
 //! cameras send it. What takes minutes is ignored here and part of `make soak`.
 
 mod demo;
-mod footage;
+pub(crate) mod footage;
 mod grey;
 mod h265;
 mod house;
@@ -12,5 +12,6 @@ mod order;
 mod recorders;
 mod screen;
 mod timing;
-mod tool;
+pub(crate) mod tool;
 mod udp;
+mod whep_clients;

@@ -17,7 +17,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
-const PLAIN: &str = "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nauth: none\n";
+const PLAIN: &str = "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nwebrtc: { listen: \"127.0.0.1:0\" }\nauth: none\n";
 
 struct Running {
     child: Child,
@@ -155,7 +155,7 @@ async fn it_serves_reloads_and_ends_as_asked() {
     std::fs::write(&file, format!("{PLAIN}camera: {{}}\n")).unwrap();
     running.signal(rustix::process::Signal::HUP);
     running.logs("nothing was changed").await;
-    running.logs("fanlight.yaml:4:1: ").await;
+    running.logs("fanlight.yaml:5:1: ").await;
     assert!(http::get(running.http, "/metrics").await.1.contains("\nfanlight_config_ok 0\n"));
 
     let moved = PLAIN.replace("http: { listen: \"127.0.0.1:0\" }", "http: { listen: \"127.0.0.1:1\" }");
@@ -176,13 +176,16 @@ async fn it_serves_reloads_and_ends_as_asked() {
 async fn a_health_check_needs_no_password() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    std::fs::write(folder.path().join("fanlight.yaml"), PLAIN.replace("auth: none\n", "")).unwrap();
+    let config = PLAIN.replace("auth: none\n", "https: { listen: \"127.0.0.1:0\" }\n");
+    std::fs::write(folder.path().join("fanlight.yaml"), config).unwrap();
     let running = Running::start(folder.path(), &["--state-directory", state.to_str().unwrap()]).await;
     // A user was made, so there is somebody to ask for.
     assert_eq!(http::get(running.http, "/v1/cameras").await.0, 401);
     let said = std::fs::read_to_string(&running.said).unwrap();
     assert!(said.contains("First start") && said.contains("stream key"), "{said}");
-    assert!(state.join("users.yaml").exists());
+    // All that must survive a restart is in one place.
+    assert!(state.join("users.yaml").exists() && state.join("tls/cert.pem").exists());
+    assert!(!folder.path().join("data").exists());
     let asked = folder.path().join("asked.yaml");
     std::fs::write(&asked, format!("http: {{ listen: \"{}\" }}\n", running.http)).unwrap();
     let check = |folder: &Path| fanlight(folder).args(["healthcheck", "--config", "asked.yaml"]).output().unwrap();

@@ -89,6 +89,7 @@ pub fn serve(packer: Packer, listener: std::net::TcpListener, limit: usize) -> R
     LocalSet::new().block_on(&runtime, async {
         spawn_local(accept(TcpListener::from_std(listener)?, camera.clone()));
         let start = tokio::time::Instant::now();
+        say(&serde_json::json!({ "event": "start", "unix_us": crate::stamp::now_us() }));
         loop {
             let due = start + Duration::from_micros(camera.borrow().packer.due_us());
             tokio::time::sleep_until(due).await;

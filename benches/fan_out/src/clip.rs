@@ -12,6 +12,13 @@ use crate::stamp;
 /// Largest RTP payload in bytes; the gateway's own limit, so that all compared programs send the same bytes.
 pub const PAYLOAD: usize = 1200;
 
+/// A picture's number stands in its upper left corner, this many bits wide, the highest first: white is one.
+pub const NUMBER_BITS: u32 = 10;
+/// Side of a bit's square in pixels.
+pub const NUMBER_BLOCK: u32 = 16;
+/// Length of the clip in seconds.
+const SECONDS: u32 = 20;
+
 /// What to encode: a moving test pattern with noise, one slice a picture, no B-frames, parameter sets at each key picture.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -23,6 +30,8 @@ pub struct Spec {
     pub kbps: u32,
     /// Seconds from one key picture to the next.
     pub gop_seconds: u32,
+    /// With each picture's number in it, from 0.
+    pub numbered: bool,
 }
 
 impl Spec {
@@ -31,8 +40,9 @@ impl Spec {
     /// # Errors
     /// ffmpeg is missing or fails.
     pub fn ensure(&self, folder: &Path) -> Result<PathBuf> {
-        let Self { size, fps, kbps, gop_seconds } = self;
-        let path = folder.join(format!("{size}-{fps}fps-{kbps}k-gop{gop_seconds}s.h264"));
+        let Self { size, fps, kbps, gop_seconds, numbered } = self;
+        let kind = if *numbered { "-numbered" } else { "" };
+        let path = folder.join(format!("{size}-{fps}fps-{kbps}k-gop{gop_seconds}s{kind}.h264"));
         if path.exists() {
             return Ok(path);
         }
@@ -41,8 +51,22 @@ impl Spec {
         eprintln!("encoding {}", path.display());
         let status = Command::new("ffmpeg")
             .args(["-v", "error", "-y", "-f", "lavfi", "-i"])
-            .arg(format!("testsrc2=size={size}:rate={fps},noise=alls=6:allf=t"))
-            .args(["-t", "20", "-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "main"])
+            .arg(format!(
+                "testsrc2=size={size}:rate={fps},noise=alls=6:allf=t{}",
+                if *numbered { numbers() } else { String::new() }
+            ))
+            .args([
+                "-t",
+                &SECONDS.to_string(),
+                "-pix_fmt",
+                "yuv420p",
+                "-c:v",
+                "libx264",
+                "-preset",
+                "veryfast",
+                "-profile:v",
+                "main",
+            ])
             .args(["-b:v", &rate, "-maxrate", &rate, "-bufsize", &rate, "-g", &gop, "-keyint_min", &gop])
             .args(["-sc_threshold", "0", "-bf", "0", "-x264-params", "repeat-headers=1:sliced-threads=0:slices=1"])
             .args(["-f", "h264"])
@@ -53,6 +77,18 @@ impl Spec {
         std::fs::rename(&part, &path)?;
         Ok(path)
     }
+}
+
+/// ffmpeg's filters that draw the number.
+fn numbers() -> String {
+    let bit = |k: u32| {
+        let (x, value) = (k * NUMBER_BLOCK, 1 << (NUMBER_BITS - 1 - k));
+        let square = |colour: &str, enable: &str| {
+            format!(",drawbox=x={x}:y=0:w={NUMBER_BLOCK}:h={NUMBER_BLOCK}:color={colour}:t=fill:enable='{enable}'")
+        };
+        square("black", "1") + &square("white", &format!("bitand(n,{value})"))
+    };
+    (0..NUMBER_BITS).map(bit).collect()
 }
 
 /// One coded picture.
@@ -111,6 +147,11 @@ impl Clip {
             BASE64_STANDARD.encode(pps)
         );
         Ok(Self { pictures, fmtp, fps })
+    }
+
+    /// How many pictures it has.
+    pub fn pictures(&self) -> usize {
+        self.pictures.len()
     }
 
     /// The session description that camera and floor give.

@@ -23,3 +23,5 @@ pub mod stamp;
 pub mod table;
 pub mod viewer;
 pub mod viewers;
+pub mod webdriver;
+pub mod webrtc;

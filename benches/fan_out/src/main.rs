@@ -14,7 +14,7 @@ use fan_out::server::{Env, Kind};
 use fan_out::{camera, child, viewers};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Measures RTSP fan-out on loopback: Fanlight beside a bare floor and gstreamer-rtsp-server.
+/// Measures fan-out on loopback: Fanlight beside a bare floor, gstreamer-rtsp-server, the webrtc crate and webrtcbin.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -49,6 +49,29 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         retries: usize,
         /// A look at whether everything works: few viewers, short rows, one repeat, no word on targets to be trusted
+        #[arg(long)]
+        quick: bool,
+    },
+    /// CPU and memory of WebRTC viewers, beside RTSP viewers and other implementations, all interleaved
+    Webrtc {
+        #[command(flatten)]
+        common: Common,
+        /// Numbers of viewers; the largest is the one with targets
+        #[arg(long, value_delimiter = ',', default_value = "1,10,50")]
+        viewers: Vec<usize>,
+        /// Repeats of every row
+        #[arg(long, default_value_t = 3)]
+        repeats: usize,
+        /// Measured seconds of a row
+        #[arg(long, default_value_t = 6.0)]
+        seconds: f64,
+        /// A row during which the rest of the machine used more cores is repeated
+        #[arg(long, default_value_t = 0.4)]
+        max_others: f64,
+        /// How often
+        #[arg(long, default_value_t = 2)]
+        retries: usize,
+        /// A look at whether everything works
         #[arg(long)]
         quick: bool,
     },
@@ -88,13 +111,21 @@ enum Command {
         #[arg(long, default_value_t = 40)]
         joins: usize,
     },
+    /// How soon Chromium shows the camera's page moving, and how late the pictures are (GOP 4 s unless said otherwise)
+    Browser {
+        #[command(flatten)]
+        common: Common,
+        /// How often
+        #[arg(long, default_value_t = 20)]
+        starts: usize,
+    },
     /// Where a server's CPU time goes, by `perf record`
     Profile {
         #[command(flatten)]
         common: Common,
-        /// Viewers
-        #[arg(long, default_value_t = 300)]
-        viewers: usize,
+        /// Viewers; 50 where they are WebRTC's
+        #[arg(long)]
+        viewers: Option<usize>,
         /// Recorded seconds
         #[arg(long, default_value_t = 15)]
         seconds: u64,
@@ -132,11 +163,15 @@ struct Common {
 
 impl Common {
     fn context(&self, gop: u32, trial: bool) -> Result<Context> {
+        self.with(gop, trial, false)
+    }
+
+    fn with(&self, gop: u32, trial: bool, numbered: bool) -> Result<Context> {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
         let repository = package.ancestors().nth(2).context("the package has moved")?;
         let folder = repository.join("target/bench");
         let gop_seconds = self.gop.unwrap_or(gop);
-        let spec = Spec { size: self.size.clone(), fps: self.fps, kbps: self.kbps, gop_seconds };
+        let spec = Spec { size: self.size.clone(), fps: self.fps, kbps: self.kbps, gop_seconds, numbered };
         let clip = spec.ensure(&folder)?;
         let beside = child::sibling("fanlight")?;
         let built = if beside.exists() { beside } else { repository.join("target/release/fanlight") };
@@ -176,6 +211,24 @@ fn main() -> Result<ExitCode> {
             };
             compare::run(&common.context(2, quick)?, &options)?
         }
+        Command::Webrtc { common, viewers, repeats, seconds, max_others, retries, quick } => {
+            let servers = common.servers(&[Kind::Fanlight, Kind::FanlightWebrtc, Kind::WebrtcCrate, Kind::Webrtcbin]);
+            let mut options = compare::Options {
+                servers,
+                viewers,
+                repeats,
+                target_repeats: repeats,
+                timing: Timing { idle_s: 2.5, settle_s: 2.5, window_s: seconds },
+                udp: false,
+                max_others,
+                retries,
+            };
+            if quick {
+                let timing = Timing { idle_s: 2.5, settle_s: 1.0, window_s: 3.0 };
+                options = compare::Options { viewers: vec![1, 10], repeats: 1, timing, retries: 0, ..options };
+            }
+            modes::webrtc::run(&common.context(2, quick)?, &options)?
+        }
         Command::Soak { common, minutes, tcp_only } => {
             let servers = common.servers(&[Kind::Fanlight]);
             let mut met = true;
@@ -191,8 +244,13 @@ fn main() -> Result<ExitCode> {
         Command::Join { common, joins } => {
             modes::join::run(&common.context(4, joins < 40)?, &common.servers(&[Kind::Rival, Kind::Fanlight]), joins)?
         }
+        Command::Browser { common, starts } => {
+            let servers = common.servers(&[Kind::WebrtcCrate, Kind::FanlightWebrtc]);
+            modes::browser::run(&common.with(4, starts < 20, true)?, &servers, starts)?
+        }
         Command::Profile { common, viewers, seconds } => {
             for kind in common.servers(&[Kind::Fanlight]) {
+                let viewers = viewers.unwrap_or(if kind.is_webrtc() { 50 } else { 300 });
                 modes::profile::run(&common.context(2, true)?, kind, viewers, seconds)?;
             }
             true

@@ -9,6 +9,8 @@ pub enum Transport {
     Tcp,
     /// Unicast UDP.
     Udp,
+    /// SRTP to a WebRTC viewer.
+    WebRtc,
 }
 
 /// How a viewer goes.
@@ -60,7 +62,7 @@ impl Viewer {
 /// All viewers of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Address and port of the server, IPv4.
+    /// Address and port of the server, IPv4; of its HTTP side where viewers are WebRTC.
     pub server: String,
     /// The stream's path with its slash.
     pub path: String,

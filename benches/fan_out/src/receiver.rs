@@ -66,8 +66,14 @@ impl Receiver {
         if packet.len() < 12 || first >> 6 != 2 {
             return;
         }
+        let (seq, time) = (u16::from_be_bytes([seq_high, seq_low]), u32::from_be_bytes([t0, t1, t2, t3]));
+        let payload = payload(packet).unwrap_or_default();
+        self.rtp(seq, time, second & 0x80 != 0, payload, now_us);
+    }
+
+    /// The same, taken apart already.
+    pub fn rtp(&mut self, seq: u16, time: u32, marker: bool, payload: &[u8], now_us: u64) {
         let mut gap = false;
-        let seq = u16::from_be_bytes([seq_high, seq_low]);
         if let Some(previous) = self.seq {
             let missing = seq.wrapping_sub(previous.wrapping_add(1));
             if missing >= 0x8000 {
@@ -80,13 +86,11 @@ impl Receiver {
         }
         self.seq = Some(seq);
         self.seen.packets += 1;
-        self.seen.bytes += packet.len() as u64;
+        self.seen.bytes += 12 + payload.len() as u64;
         if self.seen.first_packet_ms.is_none() {
             self.seen.first_packet_ms = Some(now_us.saturating_sub(self.connected_us) as f64 / 1e3);
         }
-        let Some(payload) = payload(packet) else { return };
-        let kind = payload[0] & 0x1f;
-        let time = u32::from_be_bytes([t0, t1, t2, t3]);
+        let Some(kind) = payload.first().map(|byte| byte & 0x1f) else { return };
         if self.picture.time.is_some_and(|t| t != time) {
             // the end of the one before is missing
             let cut = Picture { hurt: true, ..std::mem::take(&mut self.picture) };
@@ -111,7 +115,7 @@ impl Receiver {
             }
             _ => {}
         }
-        if second & 0x80 != 0 {
+        if marker {
             let picture = std::mem::take(&mut self.picture);
             if picture.slices {
                 self.complete(picture, now_us);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::child::{Process, sibling};
-use crate::plan::{Plan, Report, Viewer};
+use crate::child::Process;
+use crate::plan::{Plan, Report, Transport, Viewer};
 use crate::process::{self, Sample};
 use crate::server::{Env, Kind, Running};
 use crate::stamp::now_us;
@@ -39,8 +39,9 @@ impl Load {
         let phase = fastrand::u64(0..u64::from(env.gop_seconds) * 1_000_000);
         let start_us = now_us() + HEAD_START_US + phase;
         let server = running.address.to_string();
-        let plan = Plan { server, path: "/cam".into(), start_us, window_ms, end_ms, live_ms: LIVE_MS, viewers };
-        let mut process = Process::start(&sibling("fan-out")?, &["viewers"], &env.folder.join("viewers.log"))?;
+        let (program, args, path) = running.viewers()?;
+        let plan = Plan { server, path: path.into(), start_us, window_ms, end_ms, live_ms: LIVE_MS, viewers };
+        let mut process = Process::start(&program, args, &env.folder.join("viewers.log"))?;
         process.feed(&serde_json::to_string(&plan)?)?;
         Ok(Self { process, start_us, end_ms })
     }
@@ -99,7 +100,7 @@ pub struct Row {
     pub switches: f64,
     /// Milliseconds until the server listened.
     pub start_ms: f64,
-    /// From TCP connect to the first whole key picture, median over the viewers.
+    /// From TCP connect, or the making of the offer, to the first whole key picture, median over the viewers.
     pub first_key_ms: f64,
     /// Viewers without a picture or ended early.
     pub failed: usize,
@@ -144,8 +145,10 @@ pub fn row(kind: Kind, n: usize, udp: bool, repeat: usize, timing: Timing, env: 
     let ramp_ms = if n > 10 { 5_000 } else { 100 * n as u64 };
     let viewers = (0..n).map(|i| {
         let mut viewer = Viewer::new("viewer", i as u64 * ramp_ms / n as u64);
-        if udp {
-            viewer.transport = crate::plan::Transport::Udp;
+        if kind.is_webrtc() {
+            viewer.transport = Transport::WebRtc;
+        } else if udp {
+            viewer.transport = Transport::Udp;
         }
         viewer
     });

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::child::{Process, sibling};
+use crate::clip::Clip;
 
 /// Which program the viewers play from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The load tool's own camera, with nothing between.
     Camera,
@@ -23,6 +24,12 @@ pub enum Kind {
     Rival,
     /// The gateway.
     Fanlight,
+    /// The gateway, its viewers over WebRTC.
+    FanlightWebrtc,
+    /// The `webrtc` crate, used as its examples do.
+    WebrtcCrate,
+    /// GStreamer's webrtcbin, one for each viewer.
+    Webrtcbin,
 }
 
 impl Kind {
@@ -33,11 +40,19 @@ impl Kind {
             Self::Floor => "floor",
             Self::Rival => "gstreamer-rtsp-server",
             Self::Fanlight => "fanlight",
+            Self::FanlightWebrtc => "fanlight WebRTC",
+            Self::WebrtcCrate => "webrtc crate",
+            Self::Webrtcbin => "webrtcbin",
         }
     }
 
+    /// Its viewers speak WebRTC.
+    pub fn is_webrtc(self) -> bool {
+        matches!(self, Self::FanlightWebrtc | Self::WebrtcCrate | Self::Webrtcbin)
+    }
+
     fn pulls(self) -> bool {
-        matches!(self, Self::Rival | Self::Fanlight)
+        !matches!(self, Self::Camera | Self::Floor)
     }
 }
 
@@ -56,9 +71,20 @@ pub struct Env {
     pub folder: PathBuf,
 }
 
+impl Env {
+    /// Pictures until the clip begins again.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn pictures(&self) -> Result<u32> {
+        Ok(Clip::load(&self.clip, self.fps)?.pictures() as u32)
+    }
+}
+
 /// A camera and the server that pulls it.
 #[derive(Debug)]
 pub struct Running {
+    kind: Kind,
     server: Option<Process>,
     camera: Process,
     /// Where the viewers connect.
@@ -86,16 +112,22 @@ impl Running {
         };
         let pulled = camera.address()?;
         if !kind.pulls() {
-            return Ok(Self { server: None, camera, address: pulled, start_ms: 0.0 });
+            return Ok(Self { kind, server: None, camera, address: pulled, start_ms: 0.0 });
         }
         let begin = Instant::now();
         let url = format!("rtsp://{pulled}/cam");
-        let (server, address) = if kind == Kind::Rival {
-            let mut server = Process::start(&sibling("fan-out-rival")?, &[&url], &log("rival"))?;
-            let address = server.address()?;
-            (server, address)
-        } else {
-            fanlight(env, &url)?
+        let (server, address) = match kind {
+            Kind::Fanlight => fanlight(env, &url, "rtsp")?,
+            Kind::FanlightWebrtc => fanlight(env, &url, "http")?,
+            Kind::Webrtcbin => {
+                // Debian's own Python has the bindings
+                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/webrtc/webrtcbin.py");
+                listening(Process::start("/usr/bin/python3".as_ref(), &[script, &url], &log("webrtcbin"))?)?
+            }
+            Kind::WebrtcCrate => {
+                listening(Process::start(&sibling("fan-out-webrtc-rival")?, &[&url], &log("webrtc-rival"))?)?
+            }
+            _ => listening(Process::start(&sibling("fan-out-rival")?, &[&url], &log("rival"))?)?,
         };
         while std::net::TcpStream::connect(address).is_err() {
             if begin.elapsed() > Duration::from_secs(10) {
@@ -104,7 +136,19 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         let start_ms = begin.elapsed().as_secs_f64() * 1e3;
-        Ok(Self { server: Some(server), camera, address, start_ms })
+        Ok(Self { kind, server: Some(server), camera, address, start_ms })
+    }
+
+    /// The program that plays viewers of it, its arguments, and the path of the stream.
+    ///
+    /// # Errors
+    /// As [`sibling`].
+    pub fn viewers(&self) -> Result<(PathBuf, &'static [&'static str], &'static str)> {
+        Ok(if self.kind.is_webrtc() {
+            (sibling("fan-out-webrtc")?, &[], "/whep/cam")
+        } else {
+            (sibling("fan-out")?, &["viewers"], "/cam")
+        })
     }
 
     /// The process whose cost is measured.
@@ -123,6 +167,14 @@ impl Running {
         server.ended().then(|| server.log_tail())
     }
 
+    /// When the camera sent its first picture, in Unix microseconds. To be asked once, and first.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn camera_start_us(&mut self) -> Result<u64> {
+        self.camera.line(Duration::from_secs(5))?["unix_us"].as_u64().context("the camera has not started")
+    }
+
     /// Most sessions the camera had at once, and all it ever had.
     pub fn camera_sessions(&self) -> (u64, u64) {
         let last = self.camera.pending_lines().pop().unwrap_or(Value::Null);
@@ -131,13 +183,14 @@ impl Running {
 }
 
 /// The gateway with an ordinary configuration: one camera, no users, any ports.
-fn fanlight(env: &Env, url: &str) -> Result<(Process, SocketAddr)> {
+fn fanlight(env: &Env, url: &str, port: &str) -> Result<(Process, SocketAddr)> {
     let (config, ports) = (env.folder.join("fanlight.yaml"), env.folder.join("ports.json"));
     let udp = free_udp_pair()?;
     std::fs::write(
         &config,
         format!(
-            "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: {udp}-{} }}\nauth: none\n\
+            "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: {udp}-{} }}\n\
+             webrtc: {{ listen: \"127.0.0.1:0\" }}\nauth: none\n\
              cameras:\n  cam:\n    source: {url}\n    max_connections: 1\n",
             udp + 1
         ),
@@ -149,7 +202,7 @@ fn fanlight(env: &Env, url: &str) -> Result<(Process, SocketAddr)> {
     loop {
         let text = std::fs::read_to_string(&ports).unwrap_or_default();
         if let Ok(value) = serde_json::from_str::<Value>(&text) {
-            return Ok((server, rtsp_address(&value).with_context(|| format!("no RTSP address in {text}"))?));
+            return Ok((server, first_address(&value[port]).with_context(|| format!("no {port} address in {text}"))?));
         }
         if begin.elapsed() > Duration::from_secs(10) || server.ended() {
             bail!("fanlight wrote no {}: {}", ports.display(), server.log_tail());
@@ -158,9 +211,14 @@ fn fanlight(env: &Env, url: &str) -> Result<(Process, SocketAddr)> {
     }
 }
 
-/// The first address under the key `rtsp`, itself or in a list.
-fn rtsp_address(ports: &Value) -> Option<SocketAddr> {
-    match &ports["rtsp"] {
+fn listening(mut server: Process) -> Result<(Process, SocketAddr)> {
+    let address = server.address()?;
+    Ok((server, address))
+}
+
+/// An address, itself or the first of a list.
+fn first_address(port: &Value) -> Option<SocketAddr> {
+    match port {
         Value::String(address) => address.parse().ok(),
         Value::Array(list) => list.first()?.as_str()?.parse().ok(),
         _ => None,
@@ -182,8 +240,9 @@ mod tests {
     #[test]
     fn the_ports_file_may_hold_one_address_or_a_list() {
         for text in [r#"{"rtsp":"127.0.0.1:5"}"#, r#"{"rtsp":["127.0.0.1:5","[::1]:6"],"http":[]}"#] {
-            assert_eq!(rtsp_address(&serde_json::from_str(text).unwrap()), Some("127.0.0.1:5".parse().unwrap()));
+            let ports: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(first_address(&ports["rtsp"]), Some("127.0.0.1:5".parse().unwrap()));
         }
-        assert_eq!(rtsp_address(&Value::Null), None);
+        assert_eq!(first_address(&Value::Null), None);
     }
 }

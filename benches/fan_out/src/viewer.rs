@@ -69,7 +69,7 @@ impl Viewer {
         let mut stream = TcpStream::from_std(socket.into());
         registry.register(&mut stream, tokens.0, Interest::READABLE | Interest::WRITABLE)?;
         let udp = match plan.transport {
-            Transport::Tcp => None,
+            Transport::Tcp | Transport::WebRtc => None,
             Transport::Udp => {
                 let (mut rtp, rtcp) = udp_pair()?;
                 registry.register(&mut rtp, tokens.1, Interest::READABLE)?;

@@ -1,10 +1,12 @@
 //! `/v1/cameras`: what is known of each device, a playlist, and commands.
 
 use super::HttpState;
-use super::guard::{AskedHost, Caller};
+use super::asked::AskedHost;
+use super::guard::Caller;
 use super::problem::Problem;
 use crate::bus::{CommandError, Device, State as DeviceState, Stream, Totals};
 use crate::media::{Kind, TrackInfo};
+use crate::transcode::RenditionState;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -33,14 +35,17 @@ struct List {
 }
 
 /// A camera in JSON.
-#[derive(Debug, Serialize)]
-struct Camera {
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Camera {
     name: String,
     family: &'static str,
     state: &'static str,
     reason: Option<String>,
     reason_code: Option<&'static str>,
     since: String,
+    on_demand: bool,
+    /// Whether there is a second stream.
+    sub: bool,
     tracks: Vec<Track>,
     upstream_connections: usize,
     upstream_limit: usize,
@@ -52,32 +57,38 @@ struct Camera {
     commands: Vec<CommandName>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 struct Track {
     stream: String,
     kind: &'static str,
     codec: &'static str,
     width: Option<u32>,
     height: Option<u32>,
+    /// Width to height of a pixel: (1, 1) is square; unknown where the camera did not say yet.
+    pixel_aspect: Option<(u16, u16)>,
     fps: Option<f64>,
+    /// As the device sends it; otherwise somebody watches it in another coding.
     native: bool,
+    /// Why somebody who wants it does not get it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 struct Viewers {
     rtsp: usize,
     webrtc: usize,
     mjpeg: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 struct CommandName {
     name: String,
     title: String,
 }
 
 impl Camera {
-    fn of(device: &Device) -> Self {
+    pub(super) fn of(device: &Device, renditions_of_all: &[RenditionState]) -> Self {
         let status = device.status();
         let (reason, reason_code) = match status.reason {
             Some(reason) => (Some(reason.text), Some(reason.code.name())),
@@ -95,7 +106,13 @@ impl Camera {
             reason,
             reason_code,
             since: rfc3339(status.since),
-            tracks: streams.iter().flat_map(|(stream, totals)| tracks(stream, totals)).collect(),
+            on_demand: device.is_on_demand(),
+            sub: device.sub().is_some(),
+            tracks: streams
+                .iter()
+                .flat_map(|(stream, totals)| tracks(stream, totals))
+                .chain(renditions(device, renditions_of_all))
+                .collect(),
             upstream_connections: device.upstream().open(),
             upstream_limit: device.upstream().limit(),
             viewers: Viewers {
@@ -114,6 +131,28 @@ impl Camera {
                 .collect(),
         }
     }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether somebody who was shown `before` should be shown this: running totals alone are no reason, nor is a rate
+    /// that wavers.
+    pub(super) fn differs(&self, before: &Self) -> bool {
+        let rate = |track: &Track| track.fps.unwrap_or_default();
+        let mut rates = self.tracks.iter().zip(&before.tracks);
+        let steady = |camera: &Self| Self {
+            tracks: camera.tracks.iter().map(|track| Track { fps: None, ..track.clone() }).collect(),
+            upstream_connections: 0,
+            frames: 0,
+            bytes: 0,
+            lost: 0,
+            last_frame_age_ms: None,
+            ..camera.clone()
+        };
+        rates.any(|(now, before)| (rate(now) - rate(before)).abs() > 0.25 * rate(now).max(rate(before)))
+            || steady(self) != steady(before)
+    }
 }
 
 fn tracks(stream: &Stream, totals: &Totals) -> Vec<Track> {
@@ -123,28 +162,73 @@ fn tracks(stream: &Stream, totals: &Totals) -> Vec<Track> {
         codec: info.codec.name(),
         width: info.video().map(|video| video.width).filter(|&width| width > 0),
         height: info.video().map(|video| video.height).filter(|&height| height > 0),
+        pixel_aspect: pixel_aspect(info),
         fps: (info.kind() == Kind::Video).then(|| (totals.frame_rate * 10.0).round() / 10.0),
         native: true,
+        reason: None,
     };
     stream.tracks().iter().map(|(_, info)| track(info)).collect()
 }
 
+fn pixel_aspect(info: &TrackInfo) -> Option<(u16, u16)> {
+    info.video().map(|video| video.pixel_aspect).filter(|&(width, height)| width > 0 && height > 0)
+}
+
+/// The renditions of a device's streams that run, or cannot although somebody wants them.
+fn renditions<'a>(device: &'a Device, states: &'a [RenditionState]) -> impl Iterator<Item = Track> + 'a {
+    let own = |state: &&RenditionState| device.streams().any(|stream| stream.path() == state.source);
+    states.iter().filter(own).filter(|state| state.running || state.trouble.is_some()).map(|state| Track {
+        stream: state.source.clone(),
+        kind: state.info.kind().name(),
+        codec: state.info.codec.name(),
+        width: state.info.video().map(|video| video.width).filter(|&width| width > 0),
+        height: state.info.video().map(|video| video.height).filter(|&height| height > 0),
+        pixel_aspect: pixel_aspect(&state.info),
+        fps: (state.info.kind() == Kind::Video).then(|| (state.frame_rate * 10.0).round() / 10.0),
+        native: false,
+        reason: state.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+    })
+}
+
 /// A wall-clock time to the second, as RFC 3339 has it, in UTC.
-fn rfc3339(at: SystemTime) -> String {
+pub(super) fn rfc3339(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| jiff::Timestamp::UNIX_EPOCH.to_string(), |at| format!("{at:.0}"))
 }
 
 async fn list(State(state): State<HttpState>) -> Json<List> {
-    Json(List { cameras: state.bus.devices().iter().map(|device| Camera::of(device)).collect() })
+    let renditions = state.transcoder.states();
+    Json(List { cameras: state.bus.devices().iter().map(|device| Camera::of(device, &renditions)).collect() })
 }
 
 async fn one(State(state): State<HttpState>, Path(name): Path<String>) -> Result<Json<Camera>, Problem> {
-    Ok(Json(Camera::of(&*find(&state, &name)?)))
+    Ok(Json(Camera::of(&*find(&state, &name)?, &state.transcoder.states())))
 }
 
-fn find(state: &HttpState, name: &str) -> Result<Arc<Device>, Problem> {
+pub(super) fn find(state: &HttpState, name: &str) -> Result<Arc<Device>, Problem> {
     let missing = || Problem::new(StatusCode::NOT_FOUND, format!("there is no camera named {name:?}"));
     state.bus.device(name).ok_or_else(missing)
+}
+
+/// The camera of that name, and its stream as the query says: `main`, which needs not be said, or `sub`.
+pub(super) fn find_stream(
+    state: &HttpState,
+    name: &str,
+    stream: Option<&str>,
+) -> Result<(Arc<Device>, Arc<Stream>), Problem> {
+    let device = find(state, name)?;
+    let stream = match stream {
+        None | Some("main") => Arc::clone(device.main()),
+        Some("sub") => {
+            let missing = || Problem::new(StatusCode::NOT_FOUND, format!("{name} has no second stream"));
+            Arc::clone(device.sub().ok_or_else(missing)?)
+        }
+        Some(_) => return Err(Problem::new(StatusCode::BAD_REQUEST, "stream: main or sub")),
+    };
+    let tracks = stream.tracks();
+    if !tracks.is_empty() && tracks.iter().all(|(_, info)| info.kind() != Kind::Video) {
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("{} has sound only", stream.path())));
+    }
+    Ok((device, stream))
 }
 
 /// A playlist for VLC (XSPF 1). VLC asks for the password.

@@ -1,19 +1,34 @@
 //! Who may: one middleware in front of every path.
+//!
+//! | asked for | by | answer |
+//! |-----------|----|--------|
+//! | `/healthz`, OPTIONS | anybody | goes through |
+//! | anything | a host name that is not known | 421 |
+//! | anything | a page of an origin that is neither ours nor listed | 403 |
+//! | `/assets/…`, `POST /v1/session` | anybody | goes through |
+//! | the rest | session cookie, Basic or Bearer of a user | goes through, with a [`Caller`] |
+//! | a page | nobody | 401 and the sign-in page |
+//! | the rest | nobody | 401; 429 after too many wrong passwords |
 
+use super::HttpState;
+use super::asked::{self, AskedHost, Client};
 use super::problem::Problem;
-use super::{HttpState, Peer};
-use crate::access::{HTTP_CHALLENGE, HttpVerdict, Role, User};
+use super::{session, signin};
+use crate::access::{Access, HTTP_CHALLENGE, HttpVerdict, Role, User};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::net::{IpAddr, Ipv4Addr};
+use futures::StreamExt as _;
+use hyper::body::Body as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Who may show what is answered.
+pub(super) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// For what our own pages fetch: with any other challenge browsers open a password box of their own.
+pub(super) const PAGE_CHALLENGE: &str = "Bearer realm=\"Fanlight\"";
 
 /// Who asks. `None` where nobody needs to sign in: that is everybody's and the administrator's view at once.
 #[derive(Clone, Debug)]
@@ -29,207 +44,147 @@ impl Caller {
     }
 }
 
-/// The host that the client asked for, as it may stand in a URL: a name, an IPv4 address or an IPv6 address in
-/// brackets; without a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AskedHost {
-    pub(super) host: String,
-    /// With the port, if the client named one, for comparison with an `Origin`.
-    authority: String,
+/// What lets a request through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    /// Nothing is asked for.
+    None,
+    /// A user, shown by cookie, Basic or Bearer.
+    User,
+    /// The camera's own token and nothing that a browser adds by itself: any page can make a browser send a GET.
+    CameraToken,
 }
 
-impl AskedHost {
-    /// Reads `host[:port]`; `None` if it is not of that form, so that nothing else ever gets into an answer.
-    fn parse(authority: &str) -> Option<Self> {
-        let authority = authority.trim().to_ascii_lowercase();
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let (address, port) = rest.split_once(']')?;
-                address.parse::<std::net::Ipv6Addr>().ok()?;
-                (format!("[{address}]"), port)
-            }
-            None => {
-                let end = authority.find(':').unwrap_or(authority.len());
-                let (host, port) = authority.split_at(end);
-                let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-                if host.is_empty() || host.len() > 253 || !host.bytes().all(valid) {
-                    return None;
-                }
-                (host.to_owned(), port)
-            }
-        };
-        if !port.is_empty() {
-            port.strip_prefix(':')?.parse::<u16>().ok()?;
-        }
-        Some(Self { host, authority })
+fn key_to(method: &Method, path: &str) -> Key {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    if path == "/healthz" || *method == Method::OPTIONS || (reads && path.starts_with("/assets/")) {
+        return Key::None;
     }
-
-    /// Whether a page on some other name could not have got here by pointing that name at our address (DNS rebinding):
-    /// addresses and names that only mean something in a local network.
-    fn is_local(&self) -> bool {
-        let host = self.host.trim_end_matches('.');
-        host.starts_with('[')
-            || host.parse::<Ipv4Addr>().is_ok()
-            || !host.contains('.')
-            || [".localhost", ".local", ".lan", ".home", ".internal", ".home.arpa"]
-                .iter()
-                .any(|suffix| host.ends_with(suffix))
+    if *method == Method::POST && path == session::PATH {
+        return Key::None;
     }
+    let mut segments = path.split('/').skip(1);
+    let event =
+        segments.next() == Some("v1") && segments.next() == Some("cameras") && segments.nth(1) == Some("events");
+    if reads && event { Key::CameraToken } else { Key::User }
 }
 
-/// Lets through who may, with a [`Caller`] and an [`AskedHost`] for the handlers.
+/// Lets through who may, with a [`Caller`], a [`Client`] and an [`AskedHost`] for the handlers.
 pub(super) async fn guard(State(state): State<HttpState>, mut request: Request<Body>, next: Next) -> Response {
-    match admit(&state, &mut request).await {
-        Ok(()) => next.run(request).await,
-        Err(response) => *response,
+    let admitted = match admit(&state, &mut request).await {
+        Ok(admitted) => admitted,
+        Err(response) => return *response,
+    };
+    let shown_elsewhere = asked::for_listed_page(request.headers(), &state.options);
+    let mut response = next.run(request).await;
+    if shown_elsewhere {
+        response.headers_mut().insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+    }
+    let Some(Admitted { user, client, renewed }) = admitted else { return response };
+    if let Some(cookie) = renewed
+        && !response.headers().contains_key(header::SET_COOKIE)
+    {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    // What has no end in sight ends with the user's right to it.
+    if response.body().size_hint().exact().is_none() {
+        let revoked = revoked(Arc::clone(&state.access), client.ip, user);
+        return response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(revoked))));
+    }
+    response
+}
+
+/// Waits until that user is removed or changed.
+async fn revoked(access: Arc<Access>, client: IpAddr, user: Option<Arc<User>>) {
+    let mut changed = access.sessions_changed();
+    while access.is_valid(client, user.as_deref()) {
+        if changed.changed().await.is_err() {
+            return;
+        }
     }
 }
 
-async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<(), Box<Response>> {
+/// Who was let in.
+struct Admitted {
+    user: Option<Arc<User>>,
+    client: Client,
+    /// The cookie of a session that has aged.
+    renewed: Option<HeaderValue>,
+}
+
+/// `None` where nobody was asked for.
+async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<Option<Admitted>, Box<Response>> {
     let refuse = |status, detail: &str| Err(Box::new(Problem::new(status, detail).into_response()));
-    let path = request.uri().path();
+    let path = request.uri().path().to_owned();
+    let key = key_to(request.method(), &path);
     if path == "/healthz" || request.method() == Method::OPTIONS {
-        return Ok(());
+        return Ok(None);
     }
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let proxied = peer.is_some_and(|peer| state.trusts(peer.ip()));
-    let Some(host) = asked_host(request, proxied) else {
+    let options = &state.options;
+    let (client, host) = asked::read(request, options);
+    let Some(host) = host else {
         return refuse(StatusCode::BAD_REQUEST, "the Host header is missing or is not a host name or address");
     };
     // Told to anybody, so that a health check needs no password.
     if path == "/readyz" && !state.health.ready() {
         return Err(Box::new(super::not_ready(&state.health)));
     }
-    if !state.options.hosts.is_empty() && !host.is_local() && !state.options.hosts.contains(&host.host) {
-        return refuse(StatusCode::MISDIRECTED_REQUEST, "this host name is not listed under http: hosts");
+    if !host.is_known(options) {
+        return refuse(
+            StatusCode::MISDIRECTED_REQUEST,
+            "only addresses and names of the local network are answered: list this host name under http: hosts",
+        );
     }
-    if !request.method().is_safe() && foreign(request.headers(), &host, state) {
+    if asked::is_foreign(request, &host, options) {
         return refuse(
             StatusCode::FORBIDDEN,
             "a page of another origin may not do this unless its origin is listed under http: allow_origins",
         );
     }
-    let client = peer
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| client(request.headers(), peer.ip(), |ip| state.trusts(ip)));
-    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let user = match state.access.check_http(client, authorization).await {
-        HttpVerdict::Granted(user) => user,
-        HttpVerdict::Denied => {
-            let detail = "sign in with the name and password of a user, or send the password as a bearer token";
-            let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
-            let challenge = HeaderValue::from_static(HTTP_CHALLENGE);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-            return Err(Box::new(response));
-        }
-        HttpVerdict::Limited => {
-            let detail = "too many wrong passwords from this address; wait a minute";
-            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(60);
-            return Err(Box::new(problem.into_response()));
-        }
-    };
-    if user.is_none() && !host.is_local() && !state.options.hosts.contains(&host.host) {
-        return refuse(
-            StatusCode::MISDIRECTED_REQUEST,
-            "without users, only local host names are answered: list this one under http: hosts, or add a user",
-        );
+    request.extensions_mut().insert(client);
+    if key == Key::None {
+        request.extensions_mut().insert(host);
+        return Ok(None);
     }
-    request.extensions_mut().insert(Caller(user));
-    request.extensions_mut().insert(host);
-    Ok(())
-}
-
-fn asked_host(request: &Request<Body>, proxied: bool) -> Option<AskedHost> {
-    let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if proxied && let Some(forwarded) = header(FORWARDED_HOST) {
-        return AskedHost::parse(forwarded.split(',').next()?);
-    }
-    match request.uri().authority() {
-        Some(authority) => AskedHost::parse(authority.as_str()),
-        None => AskedHost::parse(header(header::HOST)?),
-    }
-}
-
-/// The address of the client behind proxies that we trust: the last one in `X-Forwarded-For` that is not such a proxy.
-fn client(headers: &HeaderMap, peer: IpAddr, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let hops = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<_> = hops.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let mut client = peer;
-    for hop in hops.iter().rev() {
-        if !trusts(client) {
-            break;
-        }
-        match hop.parse::<IpAddr>() {
-            Ok(address) => client = address.to_canonical(),
-            Err(_) => break,
-        }
-    }
-    client
-}
-
-/// Whether a page that is neither ours nor listed made the browser send this.
-fn foreign(headers: &HeaderMap, host: &AskedHost, state: &HttpState) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site" || site == "same-site");
-    };
-    let Ok(origin) = origin.to_str() else {
-        return true;
-    };
-    let own = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host.authority));
-    let listed = |allowed: &String| allowed == "*" || allowed.eq_ignore_ascii_case(origin);
-    !own && !state.options.allow_origins.iter().any(listed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_hosts_get_into_answers() {
-        let host = |text| AskedHost::parse(text).map(|asked| asked.host);
-        assert_eq!(host("fan.lan:8484").as_deref(), Some("fan.lan"));
-        assert_eq!(host("192.0.2.1").as_deref(), Some("192.0.2.1"));
-        assert_eq!(host("[FE80::1]:80").as_deref(), Some("[fe80::1]"));
-        for bad in
-            ["", ":80", "a b", "a\"><b", "fan:x", "fan:99999", "[::1", "[x]", "[::1]x", "u@fan", "fan/x", "a:1:2"]
-        {
-            assert_eq!(host(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_trusted_proxies_speak_for_others() {
-        let proxies = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let seen = |peer: &str, forwarded: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in forwarded {
-                headers.append(FORWARDED_FOR, value.parse().unwrap());
+    let session = if key == Key::User { session::of(request.headers(), &state.access) } else { None };
+    let (user, renewed) = match session {
+        Some(session) => (Some(session.user), session.token.and_then(|token| session::cookie(&token, client.secure))),
+        None => {
+            let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let authorization = authorization.filter(|_| key == Key::User);
+            match state.access.check_http(client.ip, authorization).await {
+                HttpVerdict::Granted(user) => (user, None),
+                HttpVerdict::Denied => return Err(Box::new(denied(state, request, &host))),
+                HttpVerdict::Limited => return Err(Box::new(limited().into_response())),
             }
-            client(&headers, peer.parse().unwrap(), |ip| proxies.contains(&ip)).to_string()
-        };
-        assert_eq!(seen("198.51.100.7", &["203.0.113.9"]), "198.51.100.7");
-        assert_eq!(seen("192.0.2.1", &["203.0.113.9"]), "203.0.113.9");
-        // What the client itself wrote before its own address does not count.
-        assert_eq!(seen("192.0.2.1", &["127.0.0.1, 203.0.113.9, 192.0.2.2"]), "203.0.113.9");
-        assert_eq!(seen("192.0.2.1", &["127.0.0.1", "203.0.113.9"]), "203.0.113.9");
-        assert_eq!(seen("192.0.2.1", &["::ffff:203.0.113.9"]), "203.0.113.9");
-        assert_eq!(seen("192.0.2.1", &["nonsense"]), "192.0.2.1");
-        assert_eq!(seen("192.0.2.1", &[]), "192.0.2.1");
-    }
-
-    #[test]
-    fn names_that_anyone_could_point_here_are_not_local() {
-        for (host, local) in [
-            ("localhost", true),
-            ("192.0.2.7:8484", true),
-            ("[::1]:8484", true),
-            ("homeserver", true),
-            ("fan.local", true),
-            ("fan.home.arpa", true),
-            ("fan.example.com", false),
-            ("local.example", false),
-            ("192.0.2.7.example.net", false),
-        ] {
-            assert_eq!(AskedHost::parse(host).map(|asked| asked.is_local()), Some(local), "{host}");
         }
+    };
+    request.extensions_mut().insert(Caller(user.clone()));
+    request.extensions_mut().insert(host);
+    Ok(Some(Admitted { user, client, renewed }))
+}
+
+/// 401 in the form that the asker can use.
+fn denied(state: &HttpState, request: &Request<Body>, host: &AskedHost) -> Response {
+    let nobody = state.access.loopback_only();
+    if !nobody && signin::is_wanted(request) {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        return signin::page(StatusCode::UNAUTHORIZED, request.uri().path(), target, None);
     }
+    let detail = if nobody {
+        "there are no users, so only this machine is answered: `fanlight password NAME` makes a user"
+    } else {
+        "sign in with the name and password of a user, or send the password as a bearer token"
+    };
+    let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+    let by_page = session::has_cookie(request.headers()) || asked::by_own_page(request.headers(), host);
+    let challenge = HeaderValue::from_static(if by_page { PAGE_CHALLENGE } else { HTTP_CHALLENGE });
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+/// 429 after too many wrong passwords.
+pub(super) fn limited() -> Problem {
+    let detail = "too many wrong passwords from this address; wait a minute";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(60)
 }

@@ -1,8 +1,10 @@
 //! `/metrics` in the Prometheus text format 0.0.4.
 
-use super::HttpState;
+use super::{HttpState, Outputs};
 use crate::bus::State as DeviceState;
 use crate::republish::rtsp::Statistics;
+use crate::republish::webrtc;
+use crate::transcode::RenditionState;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -56,7 +58,12 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let mut text = Text::default();
     program(&mut text, &state);
     cameras(&mut text, &state);
+    encoders(&mut text, &state.transcoder.states());
     rtsp(&mut text, &state.rtsp_statistics);
+    if let Some(server) = &state.webrtc {
+        webrtc(&mut text, &server.statistics());
+    }
+    web(&mut text, &state.outputs);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
 }
@@ -123,6 +130,31 @@ fn cameras(text: &mut Text, state: &HttpState) {
     text.metric("fanlight_viewers", Gauge, "Who watches.", viewers);
 }
 
+/// Labels say the camera and what is made of which of its streams.
+fn encoders(text: &mut Text, states: &[RenditionState]) {
+    use Type::{Counter, Gauge};
+    let names: Vec<(&str, String)> = states
+        .iter()
+        .map(|state| match state.source.split_once('/') {
+            None => (state.source.as_str(), state.pipeline.clone()),
+            Some((camera, stream)) => (camera, format!("{stream}/{}", state.pipeline)),
+        })
+        .collect();
+    let mut each = |name: &str, kind: Type, help: &str, value: fn(&RenditionState) -> f64| {
+        let samples = names.iter().zip(states).map(|((camera, rendition), state)| {
+            ([("camera", *camera), ("rendition", rendition.as_str())], value(state))
+        });
+        text.metric(name, kind, help, samples);
+    };
+    each("fanlight_encoders", Gauge, "Encoders that run.", |state| f64::from(u8::from(state.running)));
+    let help = "Encoders started in place of one that failed.";
+    each("fanlight_encoder_restarts_total", Counter, help, |state| state.restarts as f64);
+    let help = "Pictures or sound frames that went into encoders.";
+    each("fanlight_encoder_units_in_total", Counter, help, |state| state.units_in as f64);
+    let help = "Pictures or sound frames that came out of encoders.";
+    each("fanlight_encoder_units_out_total", Counter, help, |state| state.units_out as f64);
+}
+
 fn rtsp(text: &mut Text, counted: &Statistics) {
     use Type::{Counter, Gauge};
     let connections = counted.connections.load(Ordering::Relaxed) as f64;
@@ -134,6 +166,37 @@ fn rtsp(text: &mut Text, counted: &Statistics) {
     text.single("fanlight_rtsp_units_total", Counter, help, total(&counted.units));
     let help = "Pictures left out for RTSP viewers that were late.";
     text.single("fanlight_rtsp_dropped_total", Counter, help, total(&counted.dropped));
+}
+
+fn webrtc(text: &mut Text, counted: &webrtc::Statistics) {
+    use Type::{Counter, Gauge};
+    let sessions = counted.sessions.load(Ordering::Relaxed) as f64;
+    text.single("fanlight_webrtc_sessions", Gauge, "WebRTC sessions now, connected or not.", sessions);
+    let total = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let help = "WebRTC viewers that were connected.";
+    text.single("fanlight_webrtc_viewers_total", Counter, help, total(&counted.viewers));
+    let help = "RTP packets sent to WebRTC viewers, those sent again included.";
+    text.single("fanlight_webrtc_packets_total", Counter, help, total(&counted.packets));
+    let help = "RTP packets sent again because a WebRTC viewer missed them.";
+    text.single("fanlight_webrtc_retransmitted_total", Counter, help, total(&counted.retransmitted));
+    let help = "RTP packets that WebRTC viewers reported as lost.";
+    text.single("fanlight_webrtc_lost_total", Counter, help, total(&counted.lost));
+    let help = "Pictures left out for WebRTC viewers that were late.";
+    text.single("fanlight_webrtc_dropped_total", Counter, help, total(&counted.dropped));
+}
+
+fn web(text: &mut Text, outputs: &Outputs) {
+    use Type::{Counter, Gauge};
+    let total = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    text.single("fanlight_snapshots_total", Counter, "Snapshots answered.", total(&outputs.counted.snapshots));
+    let help = "Pictures decoded for snapshots; JPEG cameras' need not be.";
+    text.single("fanlight_stills_decoded_total", Counter, help, total(&outputs.stills.decoded));
+    let help = "Pictures scaled to a width that was asked for.";
+    text.single("fanlight_stills_scaled_total", Counter, help, total(&outputs.stills.scaled));
+    let help = "Pictures written to viewers of multipart JPEG.";
+    text.single("fanlight_mjpeg_pictures_total", Counter, help, total(&outputs.counted.pictures));
+    let listeners = outputs.board.listeners() as f64;
+    text.single("fanlight_event_listeners", Gauge, "Listeners to server-sent events.", listeners);
 }
 
 /// The process itself, under the names that all Prometheus clients use.

@@ -2,33 +2,55 @@
 //!
 //! | path | answer |
 //! |------|--------|
-//! | `/` | the status page |
+//! | `/`, `/camera/NAME` | the wall, one camera; their files are under `/assets` |
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
+//! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |
+//! | `/v1/cameras/NAME/mjpeg` | pictures one after the other |
+//! | `/v1/events/stream` | what changes and happens, as server-sent events |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
+//! | `/v1/session` | who is signed in; POST signs in, DELETE out |
+//! | `POST /whep/NAME`, `/whep/NAME/sub`, `/NAME/whep` | WHEP: a WebRTC offer is answered; `PATCH`, `DELETE` one segment below |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz`, `/readyz` | alive; every listener is up |
 //!
-//! Everything but `/healthz` and OPTIONS needs a user, and all errors are [problems](Problem).
+//! Everything but `/healthz`, OPTIONS, signing in and assets needs a user, and all errors but the sign-in page are
+//! [problems](Problem).
 
+mod asked;
+mod assets;
 mod cameras;
+mod events;
 mod guard;
 mod metrics;
+mod mjpeg;
+mod outputs;
 mod page;
 mod problem;
+mod scale;
 mod serve;
+mod session;
+mod signin;
+mod snapshot;
+mod stills;
+mod whep;
 
+pub use outputs::Outputs;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
+pub use whep::{Whep, WhepLimits};
 
 use super::health::Health;
 use super::rtsp::Statistics;
+use super::webrtc;
 use crate::access::Access;
 use crate::bus::Bus;
 use crate::config;
 use crate::transcode::Transcoder;
+use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware, routing};
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +63,9 @@ use tower_http::limit::RequestBodyLimitLayer;
 /// Bytes of a request's body; nothing that is served today takes more.
 const MAX_BODY: usize = 64 << 10;
 
+/// How long a request's body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
 /// What all handlers share.
 #[derive(Clone, Debug)]
 pub struct HttpState {
@@ -52,10 +77,18 @@ pub struct HttpState {
     pub health: Arc<Health>,
     /// The addresses where RTSP is really served, for the URLs that we give; empty if it is not.
     pub rtsp: Arc<[SocketAddr]>,
+    /// The same for RTSPS.
+    pub rtsps: Arc<[SocketAddr]>,
     /// What the RTSP server counts.
     pub rtsp_statistics: Arc<Statistics>,
     /// Renditions and stills.
     pub transcoder: Arc<Transcoder>,
+    /// The WebRTC server; `None` where it is off.
+    pub webrtc: Option<Arc<webrtc::Server>>,
+    /// Its signalling.
+    pub whep: Arc<Whep>,
+    /// Pictures, and answers that last.
+    pub outputs: Arc<Outputs>,
     /// From the configuration.
     pub options: Arc<config::Http>,
 }
@@ -64,9 +97,13 @@ pub struct HttpState {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// Marks a request that came over TLS, a request extension that [`serve()`] sets.
+#[derive(Clone, Copy, Debug)]
+pub struct OverTls;
+
 impl HttpState {
     fn trusts(&self, peer: IpAddr) -> bool {
-        self.options.trusted_proxies.iter().any(|network| network.contains(peer))
+        asked::trusts(&self.options, peer)
     }
 }
 
@@ -91,7 +128,13 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .merge(page::routes())
-        .merge(cameras::routes());
+        .merge(assets::routes())
+        .merge(session::routes())
+        .merge(cameras::routes())
+        .merge(snapshot::routes())
+        .merge(mjpeg::routes())
+        .merge(events::routes())
+        .merge(whep::routes());
     guarded(router, state)
 }
 
@@ -102,16 +145,34 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
     let router = router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::other_method)
+        .layer(middleware::from_fn(whole_body))
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::uniform))
-        .with_state(state);
+        .with_state(state.clone());
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
     };
+    let router = router.layer(middleware::from_fn_with_state(state, whep::options));
     router.layer(middleware::map_response(move |response| secured(response, Arc::clone(&ancestors))))
+}
+
+/// Waits for the body, so that no handler waits for one that never comes: such requests would take all connections.
+async fn whole_body(request: Request<Body>, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, body.into())).await,
+        Ok(Err(_)) => {
+            let detail = format!("the body did not come whole, or is over {MAX_BODY} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+        }
+        Err(_) => {
+            let detail = format!("the body did not come within {} s", BODY_TIME.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
+        }
+    }
 }
 
 /// Lets pages of the listed origins read our answers; without any, browsers let nobody but ourselves.
@@ -121,8 +182,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     }
     let cors = CorsLayer::new()
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("last-event-id")])
-        .expose_headers([header::LOCATION, header::RETRY_AFTER])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::LOCATION, header::LINK, header::ETAG, header::RETRY_AFTER, whep::ACCEPT_PATCH])
         .max_age(Duration::from_secs(3600));
     Some(if origins.iter().any(|origin| origin == "*") {
         cors.allow_origin(AllowOrigin::any())
@@ -151,9 +217,10 @@ async fn secured(mut response: Response, ancestors: Arc<str>) -> Response {
     }
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Our own pages name themselves to us, see `asked::by_own_page`.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (guard::RESOURCE_POLICY, "same-origin"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
@@ -184,3 +251,5 @@ fn not_ready(health: &Health) -> Response {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod who_may;

@@ -1,63 +1,46 @@
-//! The page for people, from `web/`: which cameras there are, how they are, and where they can be watched.
+//! The pages for people, from `web/`: the wall at `/`, one camera at `/camera/NAME`.
+//!
+//! They are the same for everybody; what they show comes from `/v1`. All addresses in them are relative, so that they
+//! work wherever a proxy puts them.
 
 use super::HttpState;
-use super::guard::Caller;
+use super::assets::{VERSION, tagged};
 use axum::Router;
-use axum::extract::{Extension, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use axum::routing;
 
-const PAGE: &str = include_str!("../../../web/index.html");
-const STYLE: &str = include_str!("../../../web/status.css");
-const SCRIPT: &str = include_str!("../../../web/status.js");
-const ICON: &str = include_str!("../../../web/icon.svg");
+const WALL: &str = include_str!("../../../web/index.html");
+const CAMERA: &str = include_str!("../../../web/camera.html");
 
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
-                      base-uri 'none'; form-action 'none'";
+/// The pages as they stand in `web/`.
+pub(super) const PAGES: [&str; 2] = [WALL, CAMERA];
+
+/// Everything from here, nothing inline. `blob:` is what snapshots are shown from.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+                      media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'self'";
 
 pub(super) fn routes() -> Router<HttpState> {
-    Router::new()
-        .route("/", routing::get(page))
-        .route("/status.css", routing::get(|| asset("text/css; charset=utf-8", STYLE)))
-        .route("/status.js", routing::get(|| asset("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/icon.svg", routing::get(|| asset("image/svg+xml", ICON)))
+    Router::new().route("/", routing::get(wall)).route("/camera/{name}", routing::get(camera))
 }
 
-async fn page(State(state): State<HttpState>, Extension(caller): Extension<Caller>) -> Response {
-    let port = state.rtsp.first().map_or_else(String::new, |address| address.port().to_string());
-    let html = PAGE.replace("{{rtsp_port}}", &port).replace("{{user}}", &escaped(caller.name().unwrap_or_default()));
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
-    (headers, html).into_response()
+async fn wall(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    page(&state, &headers, WALL)
 }
 
-async fn asset(media_type: &'static str, text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+/// The same for any name: the page itself says that there is no such camera, and shows it once there is.
+async fn camera(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    page(&state, &headers, CAMERA)
 }
 
-/// Text as it may stand in a quoted HTML attribute.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stay_in_their_attribute() {
-        assert_eq!(escaped("\"><script>&"), "&quot;&gt;&lt;script&gt;&amp;");
-    }
-
-    #[test]
-    fn the_page_brings_everything_itself() {
-        for text in [PAGE, STYLE, SCRIPT, ICON] {
-            for foreign in ["https://", "//cdn", "@import", "style=\"", "onclick"] {
-                assert!(!text.contains(foreign), "{foreign}");
-            }
-        }
-        for name in ["{{rtsp_port}}", "{{user}}", "status.css", "status.js", "icon.svg"] {
-            assert!(PAGE.contains(name), "{name}");
-        }
-    }
+fn page(state: &HttpState, headers: &HeaderMap, html: &str) -> Response {
+    let port = |address: Option<&std::net::SocketAddr>| address.map_or_else(String::new, |at| at.port().to_string());
+    let html = html
+        .replace("{{version}}", &VERSION)
+        .replace("{{rtsp_port}}", &port(state.rtsp.first()))
+        .replace("{{rtsps_port}}", &port(state.rtsps.first()));
+    let mut response = tagged(headers, "text/html; charset=utf-8", html);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
 }

@@ -68,13 +68,18 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Marks an error that is a page for people, as a response extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AsIs;
+
 /// Gives errors that the framework made, as for a path it could not decode, the same form as our own.
 pub(super) async fn uniform(request: Request<Body>, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let status = response.status();
     let ours = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == MEDIA_TYPE);
-    if ours || !(status.is_client_error() || status.is_server_error()) {
+    if ours || response.extensions().get::<AsIs>().is_some() || !(status.is_client_error() || status.is_server_error())
+    {
         return response;
     }
     let (mut parts, body) = response.into_parts();

@@ -1,21 +1,27 @@
 //! Connections: accepted, bounded, and closed in time.
 
-use super::{Peer, Site};
+use super::{OverTls, Peer, Site};
+use crate::access::Tls;
 use crate::republish::crowd::Crowd;
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+/// Bytes that may wait in the kernel for a slow client: pictures older than that are not worth it.
+const UNSENT: u32 = 128 << 10;
 /// How long a client may leave what we sent unacknowledged.
 const GONE: Duration = Duration::from_secs(45);
 
@@ -26,7 +32,7 @@ pub struct Limits {
     pub connections: usize,
     /// Connections open at once from one address, unless that is a trusted proxy.
     pub per_address: usize,
-    /// How long a request's head may take, and a connection may stay idle.
+    /// How long a TLS handshake may take, a request's head, and a connection may stay idle.
     pub head_time: Duration,
     /// How long requests on their way may go on after the program was asked to end.
     pub grace: Duration,
@@ -38,10 +44,11 @@ impl Default for Limits {
     }
 }
 
-/// Serves HTTP/1.1 until cancelled: then nothing more is accepted, and each connection ends with its request, or after
+/// Serves HTTP/1.1, over TLS if that is given, until cancelled: then nothing more is accepted, and each connection ends with its request, or after
 /// the grace. Connections are tasks of `tasks`.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     site: Arc<ArcSwap<Site>>,
     limits: Limits,
     cancel: CancellationToken,
@@ -70,27 +77,70 @@ pub async fn serve(
             tracing::debug!(%peer, "too many connections; closed");
             continue;
         };
-        let connection = connection(stream, peer, Arc::clone(&site), limits.clone(), cancel.clone());
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%peer, %error, "the connection was gone before it began");
+            continue;
+        }
+        let (tls, site, limits, cancel) = (tls.clone(), Arc::clone(&site), limits.clone(), cancel.clone());
         tasks.spawn(async move {
-            connection.await;
+            match tls {
+                None => connection(stream, peer, false, site, limits, cancel).await,
+                Some(tls) => {
+                    let handshake = tokio::time::timeout(limits.head_time, handshake(&tls, stream));
+                    let shaken = tokio::select! {
+                        shaken = handshake => shaken,
+                        () = cancel.cancelled() => return,
+                    };
+                    match shaken {
+                        Ok(Ok(Some(stream))) => connection(stream, peer, true, site, limits, cancel).await,
+                        Ok(Ok(None)) => tracing::debug!(%peer, "plain HTTP where TLS is spoken"),
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with this client"),
+                        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+                    }
+                }
+            }
             drop((permit, counted));
         });
     }
 }
 
+/// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
+const HANDSHAKE: u8 = 22;
+/// For who forgot the `s` of `https`.
+const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\nContent-Length: 54\r\n\r\nThis port speaks HTTPS: the address begins with https\n";
+
+/// The stream within TLS; `None` for a client that speaks plain HTTP and was told so.
+async fn handshake(tls: &Tls, mut stream: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+        stream.write_all(PLAIN_ANSWER).await?;
+        stream.shutdown().await?;
+        // What is unread when we close would take the answer back; a request's head is enough to read.
+        let mut rest = [0; 4096];
+        for _ in 0..4 {
+            if stream.read(&mut rest).await? == 0 {
+                break;
+            }
+        }
+        return Ok(None);
+    }
+    tls.accept(stream).await.map(Some)
+}
+
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
+    over_tls: bool,
     site: Arc<ArcSwap<Site>>,
     limits: Limits,
     cancel: CancellationToken,
 ) {
-    if let Err(error) = tune(&stream) {
-        tracing::debug!(%peer, %error, "the connection was gone before it began");
-        return;
-    }
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
+        if over_tls {
+            request.extensions_mut().insert(OverTls);
+        }
         site.load().router.clone().oneshot(request.map(Body::new))
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -115,10 +165,11 @@ async fn connection(
     }
 }
 
-/// Answers are small and written whole; a client that is gone without a word is noticed.
-fn tune(stream: &TcpStream) -> std::io::Result<()> {
+/// Answers are written whole; a client that is gone without a word is noticed.
+fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_user_timeout(Some(GONE))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE).with_interval(GONE / 9).with_retries(3))
 }
@@ -126,8 +177,9 @@ fn tune(stream: &TcpStream) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::Router;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use axum::{Extension, Router};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
 
     struct Running {
         address: SocketAddr,
@@ -135,16 +187,34 @@ mod tests {
         tasks: TaskTracker,
     }
 
+    /// Goes on for a while, with long pauses.
+    async fn lasting() -> Body {
+        let piece = |number: u32| async move {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            (number < 10).then_some((Ok::<_, std::convert::Infallible>("piece "), number + 1))
+        };
+        Body::from_stream(futures::stream::unfold(0, piece))
+    }
+
     async fn start(limits: Limits) -> Running {
+        start_with(limits, None).await
+    }
+
+    async fn start_with(limits: Limits, tls: Option<Arc<Tls>>) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let hanging = || async { std::future::pending::<()>().await };
         let router = Router::new()
             .route("/", axum::routing::get(|| async { "hello" }))
-            .route("/hang", axum::routing::get(hanging));
+            .route("/hang", axum::routing::get(hanging))
+            .route("/last", axum::routing::get(lasting))
+            .route(
+                "/secure",
+                axum::routing::get(async |secure: Option<Extension<OverTls>>| secure.is_some().to_string()),
+            );
         let site = Arc::new(ArcSwap::from_pointee(Site { router, state: crate::republish::http::tests::state() }));
-        tasks.spawn(serve(listener, site, limits, cancel.clone(), tasks.clone()));
+        tasks.spawn(serve(listener, tls, site, limits, cancel.clone(), tasks.clone()));
         Running { address, cancel, tasks }
     }
 
@@ -172,6 +242,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_that_lasts_is_not_cut() {
+        let running = start(Limits { head_time: Duration::from_millis(50), ..Limits::default() }).await;
+        let mut lasting = send(running.address, "GET /last HTTP/1.1\r\nHost: fan\r\n\r\n").await;
+        let mut text = String::new();
+        // Idle after the answer, the connection is closed.
+        tokio::time::timeout(Duration::from_secs(10), lasting.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert_eq!((text.matches("piece ").count(), text.ends_with("0\r\n\r\n")), (10, true), "{text}");
+    }
+
+    #[tokio::test]
     async fn one_address_cannot_take_all_connections() {
         let running = start(Limits { per_address: 2, ..Limits::default() }).await;
         let mut first_two = [send(running.address, REQUEST).await, send(running.address, REQUEST).await];
@@ -196,5 +276,56 @@ mod tests {
         running.tasks.close();
         tokio::time::timeout(Duration::from_secs(10), running.tasks.wait()).await.unwrap();
         assert_eq!(first(&mut hanging).await, 0);
+    }
+
+    async fn start_tls(limits: Limits) -> (Running, tokio_rustls::TlsConnector) {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Arc::new(Tls::new(None, folder.path()).unwrap());
+        let certificate = CertificateDer::from_pem_file(folder.path().join("tls/cert.pem")).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (start_with(limits, Some(tls)).await, Arc::new(config).into())
+    }
+
+    #[tokio::test]
+    async fn the_same_site_is_served_over_tls() {
+        let (running, connector) = start_tls(Limits::default()).await;
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        stream.write_all(b"GET /secure HTTP/1.1\r\nHost: fan\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\ntrue"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn plain_http_on_the_tls_port_is_told() {
+        let (running, _) = start_tls(Limits::default()).await;
+        let mut stream = send(running.address, REQUEST).await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("https"), "{answer}");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_never_ends_is_not_waited_for() {
+        let (running, _) = start_tls(Limits { head_time: Duration::from_millis(50), ..Limits::default() }).await;
+        for begun in ["", "\u{16}\u{3}\u{1}"] {
+            assert_eq!(first(&mut send(running.address, begun).await).await, 0, "{begun:?}");
+        }
+        let (running, _) = start_tls(Limits { per_address: 1, ..Limits::default() }).await;
+        let _waiting = send(running.address, "").await;
+        assert_eq!(first(&mut send(running.address, REQUEST).await).await, 0, "it counts as a connection");
+        running.cancel.cancel();
+        running.tasks.close();
+        tokio::time::timeout(Duration::from_secs(10), running.tasks.wait()).await.unwrap();
     }
 }

@@ -7,9 +7,10 @@ use axum::http::Request;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-fn device(name: &str) -> Arc<Device> {
+pub(super) fn device(name: &str) -> Arc<Device> {
     Device::new(DeviceOptions {
         name: name.into(),
         family: "rtsp",
@@ -25,7 +26,7 @@ fn online(name: &str) -> Arc<Device> {
     let video = TrackInfo {
         codec: Codec::H264,
         clock_rate: 90_000,
-        format: Format::Video(VideoFormat { width: 1280, height: 720, ..VideoFormat::default() }),
+        format: Format::Video(VideoFormat { width: 1280, height: 720, pixel_aspect: (4, 3), ..VideoFormat::default() }),
     };
     let audio = TrackInfo { codec: Codec::Pcmu, clock_rate: 8000, format: Format::Audio(AudioFormat::default()) };
     let ids = device.main().announce(&[video.clone(), audio]);
@@ -46,7 +47,7 @@ fn online(name: &str) -> Arc<Device> {
     device
 }
 
-fn options() -> config::Http {
+pub(super) fn options() -> config::Http {
     config::Config::default().http
 }
 
@@ -55,49 +56,59 @@ pub(super) fn state() -> HttpState {
     gateway().state
 }
 
-struct Gateway {
-    state: HttpState,
-    router: Router,
+pub(super) struct Gateway {
+    pub(super) state: HttpState,
+    pub(super) router: Router,
+    /// Ends what lasts.
+    pub(super) cancel: CancellationToken,
 }
 
-fn gateway_with(options: config::Http, access: Access) -> Gateway {
+pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
     let bus = Bus::new();
     bus.add(online("front"));
     let health = Arc::new(Health::default());
     std::mem::forget(health.listener("http", ([127, 0, 0, 1], 8484).into()));
     let rtsp = Arc::from([SocketAddr::from(([0, 0, 0, 0], 18554))]);
+    let transcoder = Arc::default();
+    let cancel = CancellationToken::new();
+    let outputs = Outputs::new(&bus, &transcoder, cancel.clone());
     let state = HttpState {
         bus,
         access: Arc::new(access),
         health,
         rtsp,
+        rtsps: Arc::default(),
         rtsp_statistics: Arc::default(),
-        transcoder: Arc::default(),
+        webrtc: None,
+        transcoder,
+        // Tables of tests ask more than any viewer.
+        whep: Arc::new(Whep::new(WhepLimits { offers: 100_000, changes: 100_000, ..WhepLimits::default() })),
+        outputs,
         options: Arc::new(options),
     };
-    Gateway { router: router(state.clone()), state }
+    Gateway { router: router(state.clone()), state, cancel }
 }
 
-fn gateway() -> Gateway {
+pub(super) fn gateway() -> Gateway {
     gateway_with(options(), testing::users())
 }
 
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: axum::http::HeaderMap,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn problem(&self, status: u16) -> String {
+    pub(super) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.header("content-type"), "application/problem+json");
         let json = self.json();
@@ -107,8 +118,15 @@ impl Answer {
     }
 }
 
+pub(super) async fn answer(response: Response) -> Answer {
+    let (parts, body) = response.into_parts();
+    let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
 impl Gateway {
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    /// The answer as it begins.
+    pub(super) async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "fan.lan:8484");
@@ -118,19 +136,34 @@ impl Gateway {
         }
         let mut request = request.body(Body::empty()).unwrap();
         request.extensions_mut().insert(Peer(([192, 0, 2, 9], 40_000).into()));
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        Answer { status: parts.status, headers: parts.headers, body }
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        answer(self.open(method, path, headers).await).await
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[("authorization", testing::ADMIN)]).await
     }
 
-    fn front(&self) -> Arc<Device> {
+    pub(super) fn front(&self) -> Arc<Device> {
         self.state.bus.device("front").unwrap()
     }
+}
+
+/// Seen: 512 of them closed the listener to everybody else.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_is_given_up() {
+    let gateway = gateway();
+    let never = futures::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+    let request =
+        Request::post("/v1/session").header("host", "fan.lan:8484").header("content-type", "application/json");
+    let mut request = request.body(Body::from_stream(never)).unwrap();
+    request.extensions_mut().insert(Peer(([192, 0, 2, 9], 40_000).into()));
+    let answer = answer(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(answer.status, 408);
+    assert!(answer.body.contains("within 10 s"), "{}", answer.body);
 }
 
 #[tokio::test]
@@ -149,13 +182,14 @@ async fn a_camera_is_described_as_promised() {
         json,
         serde_json::json!({
             "name": "front", "family": "rtsp", "state": "online", "reason": null, "reason_code": null, "since": null,
+            "on_demand": false, "sub": true,
             "tracks": [
-                { "stream": "front", "kind": "video", "codec": "h264", "width": 1280, "height": 720, "fps": 25.0,
-                  "native": true },
-                { "stream": "front", "kind": "audio", "codec": "pcmu", "width": null, "height": null, "fps": null,
-                  "native": true },
-                { "stream": "front/sub", "kind": "video", "codec": "h264", "width": null, "height": null, "fps": 0.0,
-                  "native": true }
+                { "stream": "front", "kind": "video", "codec": "h264", "width": 1280, "height": 720,
+                  "pixel_aspect": [4, 3], "fps": 25.0, "native": true },
+                { "stream": "front", "kind": "audio", "codec": "pcmu", "width": null, "height": null,
+                  "pixel_aspect": null, "fps": null, "native": true },
+                { "stream": "front/sub", "kind": "video", "codec": "h264", "width": null, "height": null,
+                  "pixel_aspect": null, "fps": 0.0, "native": true }
             ],
             "upstream_connections": 0, "upstream_limit": 3, "viewers": { "rtsp": 2, "webrtc": 0, "mjpeg": 0 },
             "frames": 26, "bytes": 260, "lost": 0, "last_frame_age_ms": null, "commands": []
@@ -179,7 +213,7 @@ async fn a_reason_is_shown() {
 #[tokio::test]
 async fn everything_but_healthz_and_options_needs_a_user() {
     let gateway = gateway();
-    for path in ["/", "/v1/cameras", "/v1/cameras/front", "/metrics", "/readyz", "/nothing", "/status.js"] {
+    for path in ["/", "/v1/cameras", "/v1/cameras/front", "/metrics", "/readyz", "/nothing", "/camera/front"] {
         let answer = gateway.ask("GET", path, &[]).await;
         answer.problem(401);
         assert_eq!(answer.header("www-authenticate"), r#"Basic realm="Fanlight", charset="UTF-8""#);
@@ -224,7 +258,7 @@ async fn foreign_errors_and_panics_become_problems_too() {
         .route("/plain", routing::get(|| async { (StatusCode::UNSUPPORTED_MEDIA_TYPE, "only JSON, please") }))
         .route("/bare", routing::get(|| async { StatusCode::UNSUPPORTED_MEDIA_TYPE }))
         .route("/ours", routing::get(|| async { (StatusCode::BAD_GATEWAY, "internal detail") }));
-    let gateway = Gateway { router: guarded(routes, state.clone()), state };
+    let gateway = Gateway { router: guarded(routes, state.clone()), state, cancel: CancellationToken::new() };
     assert!(!gateway.get("/panic").await.problem(500).contains("secret"));
     assert_eq!(gateway.get("/plain").await.problem(415), "only JSON, please");
     assert_eq!(gateway.get("/bare").await.problem(415), "this path does not take a body of that content type");
@@ -330,6 +364,10 @@ async fn other_origins_get_nothing_unless_listed() {
     let read = async |origin| gateway.ask("GET", "/v1/cameras", &[admin, ("origin", origin)]).await;
     assert_eq!(read("https://ha.example.net").await.header("access-control-allow-origin"), "https://ha.example.net");
     assert_eq!(read("https://evil.example").await.header("access-control-allow-origin"), "");
+    for (referer, policy) in [("https://ha.example.net/", "cross-origin"), ("https://evil.example/", "same-origin")] {
+        let picture = gateway.ask("GET", "/assets/icon.svg", &[admin, ("referer", referer)]).await;
+        assert_eq!(picture.header("cross-origin-resource-policy"), policy);
+    }
     let preflight = [("origin", "https://ha.example.net"), ("access-control-request-method", "POST")];
     let answer = gateway.ask("OPTIONS", path, &preflight).await;
     assert!(answer.status.is_success());
@@ -352,17 +390,28 @@ async fn a_page_that_points_its_name_here_gets_nothing() {
 #[tokio::test]
 async fn browsers_are_told_to_be_careful() {
     let gateway = gateway();
-    for (path, policy) in [("/", "default-src 'none'; style-src 'self'"), ("/v1/cameras", "default-src 'none'; frame")]
-    {
+    for (path, policy, caching) in [
+        ("/", "default-src 'none'; script-src 'self'; style-src 'self'", "no-cache"),
+        ("/camera/front", "default-src 'none'; script-src 'self'; style-src 'self'", "no-cache"),
+        ("/v1/cameras", "default-src 'none'; frame", "no-store"),
+    ] {
         let answer = gateway.get(path).await;
         assert!(answer.header("content-security-policy").starts_with(policy));
         assert!(answer.header("content-security-policy").ends_with("frame-ancestors 'self'"));
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.header("cache-control"), caching);
         assert_eq!(answer.header("access-control-allow-origin"), "");
     }
-    let page = gateway.get("/").await;
-    assert!(page.body.contains(r#"data-rtsp-port="18554" data-user="admin""#));
+    let page = gateway.get("/camera/front").await;
+    assert!(page.body.contains(r#"data-rtsp-port="18554" data-rtsps-port="""#));
+    let tag = page.header("etag").to_owned();
+    let headers = [("authorization", testing::ADMIN), ("if-none-match", tag.as_str())];
+    let again = gateway.ask("GET", "/camera/front", &headers).await;
+    assert_eq!((again.status.as_u16(), again.body.as_str()), (304, ""));
+    let version = gateway.get("/assets/version").await.body;
+    assert!(page.body.contains(&format!("data-version=\"{version}\"")));
+    assert_eq!(gateway.get("/assets/js/wall.js").await.header("content-type"), "text/javascript; charset=utf-8");
+    gateway.get("/assets/../Cargo.toml").await.problem(404);
 }
 
 #[tokio::test]
@@ -386,6 +435,9 @@ async fn metrics_count() {
         "fanlight_upstream_limit{camera=\"front\"} 3",
         "fanlight_rtsp_dropped_total 4",
         "fanlight_viewers{camera=\"front\",kind=\"rtsp\"} 3",
+        "fanlight_viewers{camera=\"front\",kind=\"mjpeg\"} 0",
+        "fanlight_mjpeg_pictures_total 0",
+        "fanlight_event_listeners 0",
     ] {
         assert!(answer.body.lines().any(|written| written == line), "{line} in\n{}", answer.body);
     }
@@ -393,12 +445,12 @@ async fn metrics_count() {
 }
 
 /// Users for these tests.
-mod testing {
+pub(super) mod testing {
     use crate::access::{Access, Auth, Role, User, password};
     use crate::config::Secret;
 
-    pub(super) const ADMIN: &str = "Bearer admin-password";
-    pub(super) const VIEWER: &str = "Bearer viewer-password";
+    pub(in super::super) const ADMIN: &str = "Bearer admin-password";
+    pub(in super::super) const VIEWER: &str = "Bearer viewer-password";
 
     fn user(name: &str, role: Role) -> User {
         let little = argon2::Params::new(argon2::Params::MIN_M_COST, 1, 1, None).unwrap();
@@ -406,11 +458,16 @@ mod testing {
         User { name: name.into(), role, password_hash: Some(Secret::new(hash)), stream_key: None }
     }
 
-    pub(super) fn users() -> Access {
-        Access::new(Auth::Users, vec![user("admin", Role::Admin), user("viewer", Role::Viewer)])
+    pub(in super::super) fn list() -> Vec<User> {
+        static LIST: std::sync::OnceLock<Vec<User>> = std::sync::OnceLock::new();
+        LIST.get_or_init(|| vec![user("admin", Role::Admin), user("viewer", Role::Viewer)]).clone()
     }
 
-    pub(super) fn open() -> Access {
+    pub(in super::super) fn users() -> Access {
+        Access::new(Auth::Users, list())
+    }
+
+    pub(in super::super) fn open() -> Access {
         Access::new(Auth::None, Vec::new())
     }
 }

@@ -5,7 +5,7 @@ use super::packets::PacketUnit;
 use super::primer::{self, Primer};
 use super::report::{self, NtpLine};
 use super::squeeze::Squeeze;
-use crate::bus::{Reader, Stream, TrackId, Want};
+use crate::bus::{Reader, Stream, TrackId};
 use crate::media::{AccessUnit, Codec, Kind, MediaTime, TrackInfo};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -62,6 +62,8 @@ pub enum Start {
 /// A track of a feed. Its numbers never change while the feed lives.
 #[derive(Clone, Debug)]
 pub struct FeedTrack {
+    /// The stream that it comes from.
+    pub stream: Arc<Stream>,
     /// Its id in the stream.
     pub id: TrackId,
     /// What was known of it when the feed began.
@@ -129,7 +131,7 @@ pub enum Next {
     Ended,
 }
 
-/// The packets of one stream, made once for all viewers. Dropping the last reference ends the work.
+/// The packets of tracks on one timeline, made once for all viewers. Dropping the last reference ends the work.
 #[derive(Debug)]
 pub struct Feed {
     tracks: Vec<FeedTrack>,
@@ -155,25 +157,43 @@ struct State {
 }
 
 impl Feed {
-    /// A feed of all tracks of the stream, filled with what is cached from its newest key picture on; `None` if the
-    /// stream has no tracks. Must be called within a tokio runtime.
-    pub fn start(stream: &Arc<Stream>) -> Option<Arc<Self>> {
-        let mut reader = stream.subscribe(Want::All);
-        let infos = stream.tracks();
-        let has_video = infos.iter().any(|(_, info)| info.kind() == Kind::Video);
+    /// A feed of those tracks of those streams, which must share a timeline, filled with what is cached from the newest
+    /// key picture on; `None` if there is none of them. Must be called within a tokio runtime.
+    ///
+    /// It ends with the first track of pictures, without any with the first track.
+    pub fn start(sources: &[(Arc<Stream>, TrackId)]) -> Option<Arc<Self>> {
+        let mut streams: Vec<(&Arc<Stream>, Vec<TrackId>)> = Vec::new();
+        for (stream, track) in sources {
+            match streams.iter_mut().find(|(known, _)| Arc::ptr_eq(known, stream)) {
+                Some((_, tracks)) => tracks.push(*track),
+                None => streams.push((stream, vec![*track])),
+            }
+        }
+        // Readers first: a track that comes after that is not ours, one that goes ends its reader.
+        let mut readers: Vec<_> =
+            streams.iter().map(|(stream, tracks)| (Arc::clone(stream), stream.subscribe_to(tracks))).collect();
+        let infos: Vec<_> = sources
+            .iter()
+            .filter_map(|(stream, track)| {
+                let found = stream.tracks().into_iter().find(|(id, _)| id == track);
+                found.map(|(id, info)| (Arc::clone(stream), id, info))
+            })
+            .collect();
         if infos.is_empty() {
             return None;
         }
-        let starts = |info: &TrackInfo| !has_video || info.kind() == Kind::Video;
+        let video = infos.iter().position(|(.., info)| info.kind() == Kind::Video);
+        let starts = |info: &TrackInfo| video.is_none() || info.kind() == Kind::Video;
         let packetizers: Vec<_> = infos
             .iter()
             .enumerate()
-            .map(|(index, (_, info))| Packetizer::new(index, Arc::clone(info), starts(info)))
+            .map(|(index, (.., info))| Packetizer::new(index, Arc::clone(info), starts(info)))
             .collect();
         let tracks: Vec<_> = infos
             .into_iter()
             .zip(&packetizers)
-            .map(|((id, info), packetizer)| FeedTrack {
+            .map(|((stream, id, info), packetizer)| FeedTrack {
+                stream,
                 id,
                 payload_type: payload_type(info.codec),
                 ssrc: packetizer.ssrc(),
@@ -181,9 +201,13 @@ impl Feed {
             })
             .collect();
         let mut cached = Vec::new();
-        while let Some(unit) = reader.try_next() {
-            cached.push(unit);
+        for (stream, reader) in &mut readers {
+            while let Some((id, unit)) = reader.try_next() {
+                cached.extend(index_of(&tracks, stream, id).map(|index| (index, unit)));
+            }
         }
+        // A stable sort: what one reader gave stays in its order.
+        cached.sort_by_key(|(_, unit)| unit.dts);
         let newest = cached.last().map_or(MediaTime::START, |(_, unit)| unit.dts);
         let cancel = CancellationToken::new();
         let feed = Arc::new(Self {
@@ -202,11 +226,20 @@ impl Feed {
             head: watch::Sender::new(0),
             _pump: cancel.clone().drop_guard(),
         });
-        for (track, unit) in cached {
-            feed.push(track, &unit);
+        for (index, unit) in cached {
+            feed.push(index, &unit);
         }
-        tokio::spawn(pump(Arc::downgrade(&feed), reader, cancel));
+        let leader = feed.tracks.get(video.unwrap_or(0)).map(|track| Arc::clone(&track.stream));
+        for (stream, reader) in readers {
+            let leads = leader.as_ref().is_some_and(|leader| Arc::ptr_eq(leader, &stream));
+            tokio::spawn(pump(Arc::downgrade(&feed), stream, reader, leads, cancel.clone()));
+        }
         Some(feed)
+    }
+
+    /// A feed of all tracks of the stream as they are now; as [`Self::start`].
+    pub fn of(stream: &Arc<Stream>) -> Option<Arc<Self>> {
+        Self::start(&sources(stream))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -234,8 +267,7 @@ impl Feed {
         Position(self.state().end())
     }
 
-    fn push(&self, id: TrackId, unit: &AccessUnit) {
-        let Some(track) = self.tracks.iter().position(|track| track.id == id) else { return };
+    fn push(&self, track: usize, unit: &AccessUnit) {
         let mut state = self.state();
         let Some(packetizer) = state.packetizers.get_mut(track) else { return };
         let Some(packets) = packetizer.packetize(unit) else { return };
@@ -363,6 +395,24 @@ impl Feed {
         (state.bytes as f64 / span.as_secs_f64()) as u64
     }
 
+    /// The line from this feed's media time to NTP time.
+    pub fn line(&self) -> NtpLine {
+        self.line
+    }
+
+    /// The unit of a track that holds the packet of that sequence number, not wrapped, and its place; `None` if it is
+    /// not kept any more.
+    pub fn find(&self, track: usize, seq: u64) -> Option<(Position, Arc<PacketUnit>)> {
+        let state = self.state();
+        // From the newest: what is missed was sent just now.
+        state.items.iter().enumerate().rev().find_map(|(index, item)| match item {
+            Item::Unit(unit) if unit.head.track == track && (unit.head.first_seq..unit.next_seq()).contains(&seq) => {
+                Some((Position(state.first + index as u64), Arc::clone(unit)))
+            }
+            _ => None,
+        })
+    }
+
     /// How many pictures the video track had before `position`.
     pub fn pictures_before(&self, position: Position) -> u64 {
         self.state().pictures_before(position.0)
@@ -454,7 +504,17 @@ impl State {
     }
 }
 
-async fn pump(feed: Weak<Feed>, mut reader: Reader, cancel: CancellationToken) {
+/// All tracks of the stream as they are now, video first.
+pub(super) fn sources(stream: &Arc<Stream>) -> Vec<(Arc<Stream>, TrackId)> {
+    stream.tracks().into_iter().map(|(id, _)| (Arc::clone(stream), id)).collect()
+}
+
+fn index_of(tracks: &[FeedTrack], stream: &Arc<Stream>, id: TrackId) -> Option<usize> {
+    tracks.iter().position(|track| track.id == id && Arc::ptr_eq(&track.stream, stream))
+}
+
+/// Carries what one stream brings; the end of the one that `leads` is the end of the feed.
+async fn pump(feed: Weak<Feed>, stream: Arc<Stream>, mut reader: Reader, leads: bool, cancel: CancellationToken) {
     loop {
         let next = tokio::select! {
             next = reader.next() => next,
@@ -462,10 +522,14 @@ async fn pump(feed: Weak<Feed>, mut reader: Reader, cancel: CancellationToken) {
         };
         let Some(feed) = feed.upgrade() else { return };
         let Some((track, unit)) = next else {
-            feed.finish();
+            if leads {
+                feed.finish();
+            }
             return;
         };
-        feed.push(track, &unit);
+        if let Some(index) = index_of(&feed.tracks, &stream, track) {
+            feed.push(index, &unit);
+        }
     }
 }
 

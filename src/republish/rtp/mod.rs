@@ -7,6 +7,7 @@
 
 mod audio;
 mod feed;
+mod feeds;
 mod jpeg;
 mod nal;
 mod packetizer;
@@ -16,6 +17,7 @@ mod report;
 mod squeeze;
 
 pub use feed::{Feed, FeedTrack, Item, Joined, Next, Position, Start, TrackStart};
+pub use feeds::Feeds;
 pub use packetizer::{Packetizer, payload_type};
 pub use packets::{PacketUnit, PacketUnitHead};
 pub use report::{NtpLine, bye, sender_report};

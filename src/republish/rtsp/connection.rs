@@ -4,7 +4,7 @@ mod play;
 mod setup;
 
 use super::message::{BadRequest, Incoming, Request, RequestReader, Response, Status};
-use super::output::Output;
+use super::output::{Output, Socket};
 use super::server::Shared;
 use super::shard::Shard;
 use super::target::Options;
@@ -15,9 +15,7 @@ use crate::bus::{Device, Stream, TrackId};
 use crate::media::TrackInfo;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -33,6 +31,8 @@ pub(super) struct Peer {
     pub(super) local: SocketAddr,
     /// The socket pair for media over UDP, if that is switched on.
     pub(super) udp: Option<Arc<UdpPair>>,
+    /// Whether it speaks TLS: its URLs begin with `rtsps`.
+    pub(super) secure: bool,
 }
 
 impl Peer {
@@ -42,13 +42,12 @@ impl Peer {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: Peer, cancel: CancellationToken) {
-    shared.statistics.connections.fetch_add(1, Ordering::Relaxed);
+pub(super) async fn serve(shared: &Arc<Shared>, socket: Socket, peer: Peer, cancel: CancellationToken) {
     let span = tracing::info_span!("viewer", peer = %peer.address);
     let ending = cancel.clone();
     let output = Arc::new(Output::new(socket, cancel.child_token(), shared.options.patience));
     let mut connection = Connection {
-        shared: Arc::clone(&shared),
+        shared: Arc::clone(shared),
         output,
         peer,
         alive: Arc::new(Alive::new()),
@@ -67,7 +66,6 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: Peer, ca
     }
     .instrument(span)
     .await;
-    shared.statistics.connections.fetch_sub(1, Ordering::Relaxed);
 }
 
 struct Connection {

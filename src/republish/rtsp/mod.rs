@@ -25,11 +25,12 @@ mod server;
 mod shard;
 mod target;
 mod transport;
+mod tunnel;
 mod udp;
 mod viewer;
 
 pub use message::{BadRequest, Incoming, MAX_BODY, MAX_HEAD, Request, RequestReader, Response, Status};
 pub use sdp::{SdpError, describe};
-pub use server::{BindError, Options, Server, Statistics};
+pub use server::{Options, Server, Statistics};
 pub use target::{StartOption, Target};
 pub use transport::{Transport, choose};

@@ -3,12 +3,12 @@
 //! Whoever writes holds the lock for one `write` call at most. What the kernel does not take is kept as pending and
 //! always finished first, so that no frame ever begins in the middle of another.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 /// Names one viewer of a connection: media of a viewer that was paused or torn down must not be written any more.
@@ -34,10 +34,48 @@ struct State {
     failed: bool,
 }
 
+/// What an RTSP connection reads from and writes to.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    /// Our end of a [tunnel](super::tunnel) through TLS.
+    Tunnel(UnixStream),
+}
+
+impl Socket {
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.readable().await,
+            Self::Tunnel(socket) => socket.readable().await,
+        }
+    }
+
+    pub(super) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_read_buf(buffer),
+            Self::Tunnel(socket) => socket.try_read_buf(buffer),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.writable().await,
+            Self::Tunnel(socket) => socket.writable().await,
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write(bytes),
+            Self::Tunnel(socket) => socket.try_write(bytes),
+        }
+    }
+}
+
 /// A connection's socket and what is still to be written to it.
 #[derive(Debug)]
 pub(super) struct Output {
-    socket: TcpStream,
+    socket: Socket,
     state: Mutex<State>,
     /// Cancelled when the connection is to be closed.
     closed: CancellationToken,
@@ -46,11 +84,11 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(socket: TcpStream, closed: CancellationToken, patience: Duration) -> Self {
+    pub(super) fn new(socket: Socket, closed: CancellationToken, patience: Duration) -> Self {
         Self { socket, state: Mutex::default(), closed, patience }
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }
 

@@ -1,12 +1,15 @@
 //! Listening, accepting, and what all connections share.
 
 use super::connection::{self, Peer};
+use super::output::Socket as Media;
 use super::shard::Hub;
+use super::tunnel;
 use super::udp::UdpPair;
-use crate::access::Access;
+use crate::access::{Access, Tls};
 use crate::bus::{Bus, Stream};
+use crate::republish::BindError;
 use crate::republish::crowd::Crowd;
-use crate::republish::rtp::Feed;
+use crate::republish::rtp::Feeds;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::HashMap;
 use std::io;
@@ -35,6 +38,10 @@ pub struct Options {
     pub connections: usize,
     /// The most connections at once from one address: many recorders may stand behind one router.
     pub per_address: usize,
+    /// Packets that are shared with other servers.
+    pub feeds: Arc<Feeds>,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
 }
 
 impl Default for Options {
@@ -45,6 +52,8 @@ impl Default for Options {
             patience: Duration::from_secs(45),
             connections: 4_096,
             per_address: 1_024,
+            feeds: Arc::default(),
+            handshake: Duration::from_secs(10),
         }
     }
 }
@@ -84,35 +93,23 @@ impl Shared {
     pub(super) fn hub(&self, stream: &Arc<Stream>) -> Option<Arc<Hub>> {
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.retain(|_, hub| hub.strong_count() > 0);
-        if let Some(hub) = hubs.get(stream.path()).and_then(Weak::upgrade) {
-            // A track may have come or gone since that feed began; those who watch it stay with what they were told.
-            let same = stream.tracks().iter().map(|(id, _)| *id).eq(hub.feed.tracks().iter().map(|track| track.id));
-            if same && !hub.feed.ended() {
-                return Some(hub);
-            }
+        // A track may have come or gone since a hub's feed began; those who watch it stay with what they were told.
+        let feed = self.options.feeds.of(stream)?;
+        let known = hubs.get(stream.path()).and_then(Weak::upgrade);
+        if let Some(hub) = known.filter(|hub| Arc::ptr_eq(&hub.feed, &feed)) {
+            return Some(hub);
         }
-        let hub = Hub::new(Feed::start(stream)?, self.tasks.clone());
+        let hub = Hub::new(feed, self.tasks.clone());
         hubs.insert(stream.path().to_owned(), Arc::downgrade(&hub));
         Some(hub)
     }
-}
-
-/// Why an address could not be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {protocol} {address}: {source}")]
-pub struct BindError {
-    /// `TCP` or `UDP`.
-    pub protocol: &'static str,
-    /// The address.
-    pub address: SocketAddr,
-    /// Why.
-    pub source: io::Error,
 }
 
 /// The server with its sockets bound.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(TcpListener, Option<Arc<UdpPair>>)>,
+    secure: Vec<(TcpListener, Arc<Tls>)>,
     statistics: Arc<Statistics>,
     options: Options,
 }
@@ -143,7 +140,25 @@ impl Server {
             };
             listeners.push((listener, pair));
         }
-        Ok(Self { listeners, statistics: Arc::default(), options })
+        Ok(Self { listeners, secure: Vec::new(), statistics: Arc::default(), options })
+    }
+
+    /// Binds more TCP listeners, for RTSP over TLS. Viewers there get their media within the connection only: over UDP
+    /// it would go out in the clear.
+    ///
+    /// # Errors
+    /// [`BindError`] with the first address that is taken.
+    pub fn bind_tls(&mut self, listen: &[SocketAddr], tls: &Arc<Tls>) -> Result<(), BindError> {
+        for &address in listen {
+            let listener = listen_tcp(address).map_err(|source| BindError { protocol: "TCP", address, source })?;
+            self.secure.push((listener, Arc::clone(tls)));
+        }
+        Ok(())
+    }
+
+    /// The addresses really bound for RTSP over TLS, in the order given.
+    pub fn tls_addrs(&self) -> Vec<SocketAddr> {
+        self.secure.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
     /// The addresses really bound, in the order given.
@@ -182,7 +197,10 @@ impl Server {
                 receiving.push(Arc::clone(pair));
                 tasks.spawn(Arc::clone(pair).receive(cancel.clone()));
             }
-            tasks.spawn(accept(listener, pair, Arc::clone(&shared), cancel.clone()));
+            tasks.spawn(accept(listener, pair, None, Arc::clone(&shared), cancel.clone()));
+        }
+        for (listener, tls) in self.secure {
+            tasks.spawn(accept(listener, None, Some(tls), Arc::clone(&shared), cancel.clone()));
         }
         cancel.cancelled().await;
         tasks.close();
@@ -205,7 +223,13 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// Says that connections are closed at once, and not more often than this.
 const COMPLAIN: Duration = Duration::from_secs(30);
 
-async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Shared>, cancel: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    udp: Option<Arc<UdpPair>>,
+    tls: Option<Arc<Tls>>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+) {
     let mut complained: Option<Instant> = None;
     let mut complain = move |what: &str| {
         if complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
@@ -240,10 +264,15 @@ async fn accept(listener: TcpListener, udp: Option<Arc<UdpPair>>, shared: Arc<Sh
             continue;
         }
         let Ok(local) = socket.local_addr() else { continue };
-        let peer = Peer { address, local, udp: udp.clone() };
-        let connection = connection::serve(Arc::clone(&shared), socket, peer, cancel.child_token());
+        let peer = Peer { address, local, udp: udp.clone(), secure: tls.is_some() };
+        let (serving, tls, cancel) = (Arc::clone(&shared), tls.clone(), cancel.child_token());
+        shared.statistics.connections.fetch_add(1, Ordering::Relaxed);
         shared.tasks.spawn(async move {
-            connection.await;
+            match tls {
+                None => connection::serve(&serving, Media::Tcp(socket), peer, cancel).await,
+                Some(tls) => tunnel::serve(&serving, &tls, socket, peer, cancel).await,
+            }
+            serving.statistics.connections.fetch_sub(1, Ordering::Relaxed);
             drop(counted);
         });
     }

@@ -6,9 +6,10 @@
 
 use super::output::{Output, Sent, ViewerId};
 use super::shard::Shard;
-use super::udp::{Bucket, Run, UdpPair, runs, unit_runs};
+use super::udp::UdpPair;
 use crate::media::MediaTime;
 use crate::republish::rtp::{Feed, Item, Joined, Next, PacketUnit, Position, bye};
+use crate::republish::udp::{Bucket, Run, runs, unit_runs};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

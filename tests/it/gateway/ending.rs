@@ -132,7 +132,7 @@ async fn the_ports_file_tells_what_is_bound() {
     let mut process = Process::start(&config.replace("cameras:\n", ""), |_, _| {}).await;
     let ports = std::fs::read(process.folder.path().join("ports.json")).unwrap();
     let ports: serde_json::Value = serde_json::from_slice(&ports).unwrap();
-    for key in ["http", "rtsp"] {
+    for key in ["http", "rtsp", "webrtc"] {
         let addresses = ports[key].as_array().unwrap();
         assert_eq!(addresses.len(), 2);
         for (address, host) in addresses.iter().zip(["127.0.0.1", "127.0.0.2"]) {

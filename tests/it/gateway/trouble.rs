@@ -1,16 +1,20 @@
 //! What goes wrong is said once, in one sentence that helps, and never with a secret in it.
 
 use super::process::Process;
-use super::{CameraOptions, OPEN, get, options, seen, start, street, visitors};
+use super::{CameraOptions, OPEN, PATIENCE, get, options, seen, start, street, visitors};
 use crate::support::camera::{Act, Camera as Scripted, Options as Script};
 use crate::support::rtsp_client::Client;
-use crate::support::until;
+use crate::support::{routes, until};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use fanlight::access::password;
 use fanlight::simulate::rtsp::Login;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_taken_port_ends_it_with_code_3_and_a_proposal() {
@@ -20,14 +24,17 @@ async fn a_taken_port_ends_it_with_code_3_and_a_proposal() {
         .map(|socket| (socket.local_addr().unwrap().port(), socket))
         .find_map(|(port, socket)| port.is_multiple_of(2).then_some((socket, port)))
         .unwrap();
-    for (key, port, http, rtsp, udp_ports) in [
-        ("http: listen", tcp, tcp, 0, "0".to_owned()),
-        ("rtsp: listen", tcp, 0, tcp, "0".to_owned()),
-        ("rtsp: udp_ports", udp, 0, 0, format!("{udp}-{}", udp + 1)),
+    for (key, port, http, rtsp, udp_ports, webrtc) in [
+        ("http: listen", tcp, tcp, 0, "0".to_owned(), 0),
+        ("rtsp: listen", tcp, 0, tcp, "0".to_owned(), 0),
+        ("rtsp: udp_ports", udp, 0, 0, format!("{udp}-{}", udp + 1), 0),
+        ("webrtc: listen", tcp, 0, 0, "0".to_owned(), tcp),
+        ("webrtc: listen", udp, 0, 0, "0".to_owned(), udp),
     ] {
         let config = format!(
             "http: {{ listen: \"127.0.0.1:{http}\" }}\nauth: none\n\
-             rtsp: {{ listen: \"127.0.0.1:{rtsp}\", udp_ports: {udp_ports} }}\n"
+             rtsp: {{ listen: \"127.0.0.1:{rtsp}\", udp_ports: {udp_ports} }}\n\
+             webrtc: {{ listen: \"127.0.0.1:{webrtc}\" }}\n"
         );
         let mut process = Process::spawn(&config, |_, _| {});
         assert_eq!(process.ends().await.code(), Some(3), "{}", process.log());
@@ -41,10 +48,11 @@ async fn a_taken_port_ends_it_with_code_3_and_a_proposal() {
             proposed.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()).unwrap().parse().unwrap();
         assert_ne!(free, port);
         let address = SocketAddr::from(([127, 0, 0, 1], free));
-        if key == "rtsp: udp_ports" {
-            UdpSocket::bind(address).unwrap();
-        } else {
+        if key != "rtsp: udp_ports" {
             TcpListener::bind(address).unwrap();
+        }
+        if key == "rtsp: udp_ports" || key == "webrtc: listen" {
+            UdpSocket::bind(address).unwrap();
         }
         assert!(proposed.contains(&format!("`{key}`")), "{line}");
     }
@@ -119,6 +127,9 @@ const SECRETS: [&str; 10] = [
     "canary@/Odd:10",
 ];
 
+/// The one secret that is told: to viewers who are signed in, in the `Link` of WHEP, since their browsers need it.
+const TURN: &str = "canary-Turn-11";
+
 /// A secret and the forms in which it could slip through.
 fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string()];
@@ -126,6 +137,35 @@ fn forms(secret: &str) -> Vec<String> {
         forms.push(BASE64_STANDARD.encode(format!("{user}:{secret}")));
     }
     forms
+}
+
+/// What a path answers, headers and all; of an answer that does not end what came until it was still for a moment.
+async fn what_comes(http: SocketAddr, path: &str, headers: &str) -> String {
+    let mut socket = TcpStream::connect(http).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let mut patience = PATIENCE;
+    while let Ok(Ok(1..)) = timeout(patience, socket.read_buf(&mut answer)).await {
+        patience = Duration::from_millis(500);
+        if answer.len() > 1 << 20 {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn sign_in(http: SocketAddr, media_type: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(http).await.unwrap();
+    let request = format!(
+        "POST /v1/session HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    answer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +180,9 @@ async fn secrets_appear_nowhere() {
     let hash = password::hash(login).unwrap();
     let encoded = utf8_percent_encode(odd, NON_ALPHANUMERIC);
     let config = format!(
-        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nusers:\n  \
+        "http: {{ listen: \"127.0.0.1:0\" }}\nrtsp: {{ listen: \"127.0.0.1:0\", udp_ports: 0 }}\nwebrtc: {{ listen: \"127.0.0.1:0\", \
+         ice_servers: [{{ urls: \"turn:turn.example\", username: fan, credential: {TURN} }}] }}\n\
+         https: {{ listen: \"127.0.0.1:0\" }}\nrtsps: {{ listen: \"127.0.0.1:0\" }}\nusers:\n  \
          - {{ name: admin, role: admin, password_hash: \"{hash}\", stream_key: {key} }}\ncameras:\n  \
          by_url: {{ source: \"{}\" }}\n  \
          by_env: {{ source: {{ rtsp: {{ url: \"{}\", username: viewer, password: \"${{CANARY}}\" }} }} }}\n  \
@@ -176,25 +218,32 @@ async fn secrets_appear_nowhere() {
     }
 
     // HTTP with every login there is, and every kind of answer.
-    let paths = [
-        "/",
-        "/v1/cameras",
-        "/v1/cameras/by_url",
-        "/v1/cameras/denied",
-        "/v1/cameras/nobody",
-        "/metrics",
-        "/healthz",
-        "/readyz",
-        "/v1/cameras/by_url/stream.xspf",
-        "/v1/cameras/by_path/commands/open_door",
-        "/nowhere",
-    ];
-    for path in paths {
-        for headers in [&good, "", &format!("Authorization: Bearer {login}\r\n")] {
-            let (status, body) = get(process.http(), path, headers).await;
-            assert!(status < 500, "{path}: {status}");
-            answers += &body;
-        }
+    let right = format!(r#"{{"name":"admin","password":"{login}"}}"#);
+    let session = sign_in(process.http(), "application/json", &right).await;
+    let token = session.lines().find_map(|line| line.strip_prefix("set-cookie: fanlight_session=")).unwrap();
+    let token = token.split(';').next().unwrap().to_owned();
+    let mut paths: Vec<_> = ["by_url", "denied", "nobody"].into_iter().flat_map(routes::paths).collect();
+    paths.extend(["/nowhere".to_owned(), "/camera/by_url?kiosk".to_owned()]);
+    let cookie = format!("Cookie: fanlight_session={token}\r\n");
+    for headers in [&good, "", "Accept: text/html\r\n", &format!("Authorization: Bearer {login}\r\n"), &cookie] {
+        let http = process.http();
+        let each = paths.iter().map(|path| async move {
+            let text = what_comes(http, path, headers).await;
+            assert!(text.starts_with("HTTP/1.1 ") && !text.starts_with("HTTP/1.1 500"), "{path}: {text}");
+            text
+        });
+        answers += &futures::future::join_all(each).await.concat();
+    }
+    for (media_type, body, status) in [
+        ("application/json", format!(r#"{{"name":"admin","password":"{wrong}"}}"#), 401),
+        ("application/json", format!(r#"{{"name":"admin","password":{wrong}"#), 400),
+        ("text/plain", wrong.to_owned(), 415),
+        ("application/x-www-form-urlencoded", format!("name=admin&password={wrong}&next=/"), 401),
+        ("application/x-www-form-urlencoded", format!("name=nobody&password={wrong}"), 401),
+    ] {
+        let answer = sign_in(process.http(), media_type, &body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{body}: {answer}");
+        answers += &answer;
     }
     for headers in [&bad, &format!("Authorization: Bearer {wrong}\r\n"), &basic(key)] {
         let (status, body) = get(process.http(), "/v1/cameras", headers).await;
@@ -225,8 +274,14 @@ async fn secrets_appear_nowhere() {
 
     let log = process.log();
     assert!(log.contains("TRACE"), "everything is logged");
+    let private = std::fs::read_to_string(process.folder.path().join("data/tls/key.pem")).unwrap();
+    let private = private.lines().nth(1).unwrap().to_owned();
     assert!(process.lines("WARN", "refused: wrong user name or password").len() >= 2, "{log}");
-    for secret in SECRETS.iter().flat_map(|secret| forms(secret)).chain([hash]) {
+    assert_eq!(log.lines().find(|line| line.contains(TURN)), None, "the TURN password is in the log");
+    let mut told = answers.lines().filter(|line| line.contains(TURN)).peekable();
+    assert!(told.peek().is_some() && told.all(|line| line.starts_with("link: <turn:turn.example>")));
+    assert!(!what_comes(process.http(), "/whep/by_url", "").await.contains(TURN), "who is not signed in is not told");
+    for secret in SECRETS.iter().flat_map(|secret| forms(secret)).chain([hash, token, private]) {
         for (place, text) in [("log", &log), ("answers", &answers)] {
             let found = text.lines().find(|line| line.contains(&secret));
             assert_eq!(found, None, "{secret} is in the {place}");

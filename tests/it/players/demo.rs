@@ -27,7 +27,8 @@ impl Running {
         let mut config = config::load(demo.config()).unwrap();
         let free = Listen::parse("127.0.0.1:0").unwrap();
         config.http.listen = vec![free.clone()];
-        config.rtsp.listen = vec![free];
+        config.rtsp.listen = vec![free.clone()];
+        config.webrtc.listen = vec![free];
         config.rtsp.udp_ports = UdpPorts::Any;
         let app = App::start(config, app::Options::default()).await.unwrap();
         for (name, ..) in STREAMS {

@@ -11,31 +11,31 @@ const BLOCK: usize = 16;
 /// Bits of a number, the highest first.
 const BITS: usize = 12;
 /// The part of a picture that holds the number, for ffmpeg.
-pub(super) const STRIP: &str = "crop=192:16:0:0";
+pub(crate) const STRIP: &str = "crop=192:16:0:0";
 const STRIP_BYTES: usize = BITS * BLOCK * BLOCK;
 
 /// How a film is.
 #[derive(Clone, Debug)]
-pub(super) struct Film {
-    pub(super) pictures: u32,
-    pub(super) rate: u32,
-    pub(super) width: usize,
-    pub(super) height: usize,
+pub(crate) struct Film {
+    pub(crate) pictures: u32,
+    pub(crate) rate: u32,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
     /// ffmpeg's options for the picture.
-    pub(super) video: &'static str,
+    pub(crate) video: &'static str,
     /// ffmpeg's options for the sound: a sine of 48 kHz.
-    pub(super) audio: Option<&'static str>,
+    pub(crate) audio: Option<&'static str>,
     /// Rows of noise below the number: every picture costs.
-    pub(super) noise: usize,
+    pub(crate) noise: usize,
     /// Rows of noise below that which stands still: key pictures cost.
-    pub(super) detail: usize,
+    pub(crate) detail: usize,
 }
 
 /// x264 as cameras use it: a key picture every 4 s at 25 pictures a second and no other.
-pub(super) const PLAIN: &str =
+pub(crate) const PLAIN: &str =
     "-c:v libx264 -preset ultrafast -bf 0 -g 100 -keyint_min 100 -sc_threshold 0 -profile:v baseline";
 /// The same with three B pictures in a pyramid.
-pub(super) const B_PICTURES: &str =
+pub(crate) const B_PICTURES: &str =
     "-c:v libx264 -preset veryfast -bf 3 -b_strategy 0 -g 100 -keyint_min 100 -sc_threshold 0";
 
 impl Default for Film {
@@ -46,23 +46,23 @@ impl Default for Film {
 
 /// A film in a directory of its own.
 #[derive(Debug)]
-pub(super) struct Reel {
+pub(crate) struct Reel {
     dir: TempDir,
 }
 
 impl Reel {
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("film.mp4")
     }
 
     /// For what a test leaves on disk.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 }
 
 impl Film {
-    pub(super) async fn shoot(self) -> Reel {
+    pub(crate) async fn shoot(self) -> Reel {
         tokio::task::spawn_blocking(move || self.encode()).await.unwrap()
     }
 
@@ -114,7 +114,7 @@ fn fill(random: &mut u32, bytes: usize, out: &mut Vec<u8>) {
 }
 
 /// The number in the luma of a picture of that stride, or in a [`STRIP`] of it.
-pub(super) fn number(luma: &[u8], stride: usize) -> u32 {
+pub(crate) fn number(luma: &[u8], stride: usize) -> u32 {
     let middle = luma.get(BLOCK / 2 * stride..).unwrap_or_default();
     (0..BITS).fold(0, |number, bit| {
         number << 1 | u32::from(middle.get(bit * BLOCK + BLOCK / 2).is_some_and(|pixel| *pixel > 127))
@@ -122,14 +122,14 @@ pub(super) fn number(luma: &[u8], stride: usize) -> u32 {
 }
 
 /// The numbers of pictures that ffmpeg wrote as raw grey [`STRIP`]s.
-pub(super) fn numbers(strips: &[u8]) -> Vec<u32> {
+pub(crate) fn numbers(strips: &[u8]) -> Vec<u32> {
     assert!(strips.len().is_multiple_of(STRIP_BYTES));
     strips.chunks(STRIP_BYTES).map(|strip| number(strip, BITS * BLOCK)).collect()
 }
 
 /// Takes the VUI (and with it the frame rate and the reorder depth) out of an MP4 file's sequence parameter set, as
 /// many cameras leave it out.
-pub(super) fn without_vui(file: &Path) {
+pub(crate) fn without_vui(file: &Path) {
     let mut mp4 = std::fs::read(file).unwrap();
     // Every box around the configuration shrinks with it; `moov` is the file's last box, so that no picture moves.
     let mut parents = Vec::new();
@@ -191,7 +191,7 @@ mod sps {
         }
     }
 
-    pub(super) fn without_vui(nal: &[u8]) -> Vec<u8> {
+    pub(crate) fn without_vui(nal: &[u8]) -> Vec<u8> {
         let (mut plain, mut zeros) = (Vec::new(), 0);
         for &byte in nal {
             // The third byte after two zeros is an emulation prevention byte.

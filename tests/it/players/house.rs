@@ -21,7 +21,7 @@ impl House {
     /// A gateway on free ports in front of those cameras, ready to be watched.
     pub(super) async fn of(cameras: Vec<(&str, Options)>) -> Self {
         let mut yaml = String::from(
-            "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nauth: none\ncameras:\n",
+            "http: { listen: \"127.0.0.1:0\" }\nrtsp: { listen: \"127.0.0.1:0\", udp_ports: 0 }\nwebrtc: { listen: \"127.0.0.1:0\" }\nauth: none\ncameras:\n",
         );
         let mut started = Vec::new();
         for (name, options) in cameras {
@@ -56,6 +56,10 @@ impl House {
         self.app.addresses().rtsp[0]
     }
 
+    pub(super) fn http(&self) -> SocketAddr {
+        self.app.addresses().http[0]
+    }
+
     /// How old the newest key picture of a stream is, by its pictures' times.
     pub(super) fn key_age(&self, stream: &str) -> Duration {
         let (_, stream) = self.app.bus().stream(stream).unwrap();
@@ -74,6 +78,11 @@ impl House {
 
 /// Footage as it is.
 pub(super) async fn load(footage: Footage) -> Arc<Clip> {
-    let load = move || Clip::load(&footage, Video::AsIs, Audio::AsIs).unwrap();
+    load_as(footage, Audio::AsIs).await
+}
+
+/// Footage as it is, with that sound.
+pub(super) async fn load_as(footage: Footage, audio: Audio) -> Arc<Clip> {
+    let load = move || Clip::load(&footage, Video::AsIs, audio).unwrap();
     tokio::task::spawn_blocking(load).await.unwrap()
 }

@@ -9,20 +9,20 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// What a program left behind.
 #[derive(Debug)]
-pub(super) struct Output {
-    pub(super) status: ExitStatus,
-    pub(super) stdout: Vec<u8>,
-    pub(super) log: String,
+pub(crate) struct Output {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) log: String,
 }
 
 impl Output {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }
 
 /// Runs a program to its end.
-pub(super) async fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
+pub(crate) async fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
     run_within(LIMIT, program, arguments).await
 }
 
@@ -37,12 +37,12 @@ async fn run_within<S: AsRef<str>>(limit: Duration, program: &str, arguments: &[
 }
 
 /// Runs a program that has to succeed.
-pub(super) async fn succeed<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
+pub(crate) async fn succeed<S: AsRef<str>>(program: &str, arguments: &[S]) -> Output {
     succeed_within(LIMIT, program, arguments).await
 }
 
 /// The same for one that takes longer.
-pub(super) async fn succeed_within<S: AsRef<str>>(limit: Duration, program: &str, arguments: &[S]) -> Output {
+pub(crate) async fn succeed_within<S: AsRef<str>>(limit: Duration, program: &str, arguments: &[S]) -> Output {
     let output = run_within(limit, program, arguments).await;
     let shown: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
     assert!(output.status.success(), "{program} {}: {}\n{}", shown.join(" "), output.status, output.log);
@@ -51,7 +51,7 @@ pub(super) async fn succeed_within<S: AsRef<str>>(limit: Duration, program: &str
 
 /// `gst-launch-1.0` that has to succeed. Once under load it did not end after its sinks had all they wanted, with nothing
 /// in the log to tell why; it gets a second chance, which a stream that stands still does not pass either.
-pub(super) async fn gst_launch<S: AsRef<str>>(arguments: &[S]) -> Output {
+pub(crate) async fn gst_launch<S: AsRef<str>>(arguments: &[S]) -> Output {
     let usual = Duration::from_secs(45);
     match tokio::time::timeout(usual, succeed("gst-launch-1.0", arguments)).await {
         Ok(output) => output,
@@ -63,19 +63,19 @@ pub(super) async fn gst_launch<S: AsRef<str>>(arguments: &[S]) -> Output {
 }
 
 /// The words of a command line without quotes in it.
-pub(super) fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
 /// ffmpeg with the options of `line`, in which `URL` stands for the address.
-pub(super) async fn ffmpeg(line: &str, url: &str) -> Output {
+pub(crate) async fn ffmpeg(line: &str, url: &str) -> Output {
     let mut arguments = words("-hide_banner -nostdin -nostats");
     arguments.extend(words(line).into_iter().map(|word| if word == "URL" { url.to_owned() } else { word }));
     succeed("ffmpeg", &arguments).await
 }
 
 /// What ffprobe says, as JSON.
-pub(super) async fn ffprobe(line: &str, url: &str) -> serde_json::Value {
+pub(crate) async fn ffprobe(line: &str, url: &str) -> serde_json::Value {
     let mut arguments = words("-v error -of json");
     arguments.extend(words(line));
     arguments.push(url.to_owned());

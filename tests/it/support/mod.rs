@@ -1,9 +1,13 @@
 //! What several tests need.
 
 pub mod camera;
+pub mod chromium;
 pub mod http;
 pub mod publisher;
+pub mod routes;
 pub mod rtsp_client;
+pub mod tls;
+pub mod whep_viewer;
 
 use std::time::{Duration, Instant};
 

@@ -72,6 +72,13 @@ impl Publisher {
         }
     }
 
+    /// From now on the pictures are of another kind, as far as anybody is told.
+    pub fn change_video(&mut self, info: TrackInfo) {
+        self.video = self.stream.announce(std::slice::from_ref(&info))[0];
+        self.audio = None;
+        self.infos = vec![Arc::new(info)];
+    }
+
     /// Publishes the next picture, and sound for its 40 ms.
     pub fn picture(&mut self) {
         let key = self.number.is_multiple_of(self.gop);

@@ -58,7 +58,10 @@ pub fn run(context: &Context, options: &Options) -> Result<bool> {
 }
 
 /// Repeats a row until the machine was quiet; the quietest one otherwise.
-fn quiet_row(kind: Kind, n: usize, repeat: usize, context: &Context, options: &Options) -> Result<Row> {
+///
+/// # Errors
+/// As [`row`].
+pub fn quiet_row(kind: Kind, n: usize, repeat: usize, context: &Context, options: &Options) -> Result<Row> {
     let mut best: Option<Row> = None;
     for _ in 0..=options.retries {
         let mut row = row(kind, n, options.udp, repeat, options.timing, &context.env)?;
@@ -90,7 +93,8 @@ fn quiet_row(kind: Kind, n: usize, repeat: usize, context: &Context, options: &O
     best.ok_or_else(|| anyhow::anyhow!("no run"))
 }
 
-fn tables(rows: &[Row], servers: &[Kind], viewers: &[usize]) -> String {
+/// All tables of a comparison.
+pub fn tables(rows: &[Row], servers: &[Kind], viewers: &[usize]) -> String {
     let of = |kind: Kind, n: usize| rows.iter().filter(move |r| r.server == kind && r.n == n);
     let mut head = vec!["N"];
     head.extend(servers.iter().map(|k| k.name()));

@@ -1,10 +1,12 @@
 //! What can be measured: one module for each command of `fan-out`.
 
+pub mod browser;
 pub mod compare;
 pub mod join;
 pub mod profile;
 pub mod soak;
 pub mod stall;
+pub mod webrtc;
 
 use std::path::PathBuf;
 

@@ -35,13 +35,13 @@ pub fn run(context: &Context, kind: Kind, n: usize, seconds: u64) -> Result<()> 
     drop(running);
     let report = |more: &[&str]| {
         let mut command = Command::new("perf");
-        command
-            .args(["report", "--stdio", "--no-children", "--percent-limit", "0.7", "-g", "none"])
-            .args(more)
-            .arg("-i");
+        command.args(["report", "--stdio", "-g", "none"]).args(more).arg("-i");
         command.arg(&data).stderr(std::process::Stdio::null()).status()
     };
-    report(&["--sort", "symbol"])?;
+    println!("where time is spent:");
+    report(&["--no-children", "--percent-limit", "0.7", "--sort", "symbol"])?;
+    println!("with what it calls (second column: itself):");
+    report(&["--children", "--percent-limit", "3", "--sort", "symbol"])?;
     println!("more: perf report --children -i {}", data.display());
     Ok(())
 }

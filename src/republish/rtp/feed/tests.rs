@@ -94,7 +94,7 @@ fn units(feed: &Feed, mut position: Position) -> Vec<Arc<PacketUnit>> {
 async fn a_newcomer_starts_at_the_cached_key_with_exact_numbers() {
     let camera = Camera::new();
     camera.play(0, 2_500);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let joined = feed.join(Start::Key, &[true, true]).unwrap();
     let sent = units(&feed, joined.position);
     let first = |track: usize| sent.iter().find(|unit| unit.head.track == track).unwrap();
@@ -112,7 +112,7 @@ async fn a_newcomer_starts_at_the_cached_key_with_exact_numbers() {
 async fn everybody_gets_the_same_bytes() {
     let camera = Camera::new();
     camera.play(0, 1_500);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let early = feed.join(Start::Key, &[true, true]).unwrap();
     camera.play(1_500, 1_900);
     settle(&feed).await;
@@ -126,7 +126,7 @@ async fn everybody_gets_the_same_bytes() {
 async fn sequence_numbers_have_no_gap_across_the_start_and_live() {
     let camera = Camera::new();
     camera.play(0, 1_500);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let joined = feed.join(Start::Key, &[true, true]).unwrap();
     camera.play(1_500, 1_980);
     settle(&feed).await;
@@ -142,7 +142,7 @@ async fn sequence_numbers_have_no_gap_across_the_start_and_live() {
 async fn a_squeezed_start_ends_at_the_live_edge_and_sends_no_old_sound() {
     let camera = Camera::new();
     camera.play(0, 1_900);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let joined = feed.join(Start::Squeeze, &[true, true]).unwrap();
     let mut position = joined.position;
     let mut times = Vec::new();
@@ -170,7 +170,7 @@ async fn a_squeezed_start_ends_at_the_live_edge_and_sends_no_old_sound() {
 async fn a_live_start_waits_for_the_next_key() {
     let camera = Camera::new();
     camera.play(0, 1_500);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let after = feed.end();
     assert!(feed.join(Start::Live(after), &[true, false]).is_none());
     camera.play(1_500, 2_100);
@@ -183,7 +183,7 @@ async fn a_live_start_waits_for_the_next_key() {
 async fn a_late_viewer_jumps_to_the_newest_key_and_a_punctual_one_does_not() {
     let camera = Camera::new();
     camera.play(0, 1_500);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let position = feed.join(Start::Key, &[true, true]).unwrap().position;
     camera.play(1_500, 1_960);
     settle(&feed).await;
@@ -203,7 +203,7 @@ async fn a_late_viewer_jumps_to_the_newest_key_and_a_punctual_one_does_not() {
 async fn who_has_just_started_is_not_late() {
     let camera = Camera::new();
     camera.play(0, 1_960);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let mut position = feed.join(Start::Key, &[true, true]).unwrap().position;
     let end = feed.end();
     // The next key picture comes while the cached GOP is being sent, and time goes on.
@@ -222,7 +222,7 @@ async fn who_has_just_started_is_not_late() {
 async fn memory_stays_near_one_gop() {
     let camera = Camera::new();
     camera.play(0, 1_000);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     for second in 1..60 {
         camera.play(second * 1_000, second * 1_000 + 1_000);
         settle(&feed).await;
@@ -239,7 +239,7 @@ async fn memory_stays_near_one_gop() {
 async fn reports_are_repeated_on_one_line() {
     let camera = Camera::new();
     camera.play(0, 200);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     let joined = feed.join(Start::Key, &[true, true]).unwrap();
     let mut reports = vec![joined.tracks[0].report.clone()];
     let mut position = joined.position;
@@ -271,13 +271,13 @@ async fn reports_are_repeated_on_one_line() {
 async fn the_feed_ends_with_its_video_track_and_the_work_with_the_last_viewer() {
     let camera = Camera::new();
     camera.play(0, 500);
-    let feed = Feed::start(&camera.stream).unwrap();
+    let feed = Feed::of(&camera.stream).unwrap();
     assert_eq!(camera.stream.demand.count(), 1);
     camera.stream.announce(&[info(Codec::H265), info(Codec::Pcmu)]);
     settle(&feed).await;
     assert!(feed.ended());
     assert!(matches!(feed.next(feed.end(), false), Next::Ended));
-    let other = Feed::start(&camera.stream).unwrap();
+    let other = Feed::of(&camera.stream).unwrap();
     assert!(!other.ended());
     drop((feed, other));
     while camera.stream.demand.count() > 0 {

@@ -62,13 +62,14 @@ impl Connection {
 
     /// The stream's URL with a slash at the end, at the host that the client asked for.
     pub(super) fn base(&self, uri: &str, path: &str) -> String {
+        let scheme = if self.peer.secure { "rtsps" } else { "rtsp" };
         let authority = uri.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
         let host = authority.map(|authority| authority.rsplit('@').next().unwrap_or(authority));
         match host.filter(|host| !host.is_empty()) {
-            Some(host) => format!("rtsp://{host}/{path}/"),
+            Some(host) => format!("{scheme}://{host}/{path}/"),
             None => {
                 let local = SocketAddr::new(self.peer.local.ip().to_canonical(), self.peer.local.port());
-                format!("rtsp://{local}/{path}/")
+                format!("{scheme}://{local}/{path}/")
             }
         }
     }
