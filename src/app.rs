@@ -10,6 +10,7 @@ pub use listen::PortError;
 use crate::access::{Access, CertificateError, Tls};
 use crate::bus::{Bus, LINGER};
 use crate::config::{self, Auth, CertificateFiles, Config, Listen, UdpPorts};
+use crate::ingest::Doors;
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::republish::health::Health;
@@ -200,7 +201,8 @@ impl App {
             linger: options.linger,
             ..transcode::Options::default()
         }));
-        let mut cameras = Cameras::new(Arc::clone(&bus), options, root.child_token());
+        let doors = Arc::<Doors>::default();
+        let mut cameras = Cameras::new(Arc::clone(&bus), Arc::clone(&doors), options, root.child_token());
         cameras.become_those(&config.cameras).await;
 
         let viewers = root.child_token();

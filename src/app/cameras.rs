@@ -3,7 +3,7 @@
 use super::Options;
 use crate::bus::{Bus, Upstream};
 use crate::config::Camera;
-use crate::ingest::{self, Plan, Running};
+use crate::ingest::{self, Doors, Plan, Running};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Cameras {
     bus: Arc<Bus>,
+    doors: Arc<Doors>,
     options: Options,
     cancel: CancellationToken,
     running: BTreeMap<String, (Camera, Running)>,
@@ -23,8 +24,8 @@ pub(super) struct Cameras {
 
 impl Cameras {
     /// None yet; all that come end with `cancel`.
-    pub(super) fn new(bus: Arc<Bus>, options: Options, cancel: CancellationToken) -> Self {
-        Self { bus, options, cancel, running: BTreeMap::new(), leaving: Vec::new() }
+    pub(super) fn new(bus: Arc<Bus>, doors: Arc<Doors>, options: Options, cancel: CancellationToken) -> Self {
+        Self { bus, doors, options, cancel, running: BTreeMap::new(), leaving: Vec::new() }
     }
 
     /// Makes the cameras that run those of the list. Equal ones are untouched; of a changed one the old session ends
@@ -78,6 +79,8 @@ impl Cameras {
             pace: self.options.pace,
             patience: self.options.patience,
             linger: self.options.linger,
+            rotation: camera.rotation,
+            doors: Arc::clone(&self.doors),
             ..Plan::new(&camera.name, camera.source.clone())
         }
     }

@@ -27,7 +27,7 @@ pub use webrtc::{Candidate, IceServer, Webrtc};
 
 pub(crate) use mask::hide_in_url;
 
-use crate::ingest::Source;
+use crate::ingest::{Rotation, Source};
 use read::{Context, Environment, Fields};
 use std::io::Read as _;
 use std::net::Ipv4Addr;
@@ -185,6 +185,8 @@ pub struct Camera {
     pub name: String,
     /// What it is and how to reach it.
     pub source: Source,
+    /// How far its pictures are turned, clockwise.
+    pub rotation: Rotation,
     /// Connect only while somebody watches.
     pub on_demand: bool,
     /// Connections to the device at the same time, all streams together. At least 1.

@@ -6,7 +6,7 @@ use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
 use super::webrtc;
 use super::{Auth, Camera, CertificateFiles, Config, Http, Https, Rtsp, Rtsps, Store, User, Webrtc};
-use crate::ingest::Source;
+use crate::ingest::{Rotation, Source};
 
 /// Sections that later versions will know.
 const LATER: [&str; 6] = ["mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
@@ -250,9 +250,19 @@ fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Came
     let (connections, at) = fields.whole_at("max_connections", 1..=64).unzip();
     let connections = connections.and_then(|number| usize::try_from(number).ok());
     let at = at.unwrap_or(place);
-    fields.later(&["rotate", "rotate_encoded"]);
+    let rotate = fields.take("rotate");
+    let rotation = rotate.and_then(|node| {
+        context.parsed(node, "0, 90, 180 or 270", |text| Rotation::from_degrees(text.trim().parse().ok()?))
+    });
+    fields.later(&["rotate_encoded"]);
     fields.finish();
     let source = source?;
+    if let (Some(node), Source::Rtsp(_)) = (rotate, &source) {
+        context.mistake(
+            node.place,
+            "`rotate` is for cameras that send single pictures; RTSP cameras turn theirs themselves",
+        );
+    }
     let streams = source.streams();
     if let Some(connections) = connections {
         if connections > MANY_CONNECTIONS {
@@ -266,5 +276,6 @@ fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Came
             context.warn(at, "`sub` is never opened with this few connections: viewers of it get the main stream");
         }
     }
-    Some(Camera { name, source, on_demand, max_connections: connections.unwrap_or(streams) })
+    let rotation = rotation.unwrap_or(source.usual_rotation());
+    Some(Camera { name, source, rotation, on_demand, max_connections: connections.unwrap_or(streams) })
 }

@@ -34,7 +34,9 @@ fn wrong(text: &str) -> Vec<String> {
 
 fn camera(source: &str) -> crate::ingest::rtsp::Config {
     let config = good(&format!("cameras: {{ a: {{ source: {source} }} }}"));
-    let Source::Rtsp(rtsp) = config.cameras.into_iter().next().expect("one camera").source;
+    let Source::Rtsp(rtsp) = config.cameras.into_iter().next().expect("one camera").source else {
+        panic!("an RTSP camera")
+    };
     rtsp
 }
 
@@ -106,7 +108,7 @@ cameras:
     let [front, second] = config.cameras.as_slice() else { panic!("two cameras") };
     assert_eq!((front.name.as_str(), front.on_demand, front.max_connections), ("front", true, 2));
     assert_eq!((second.name.as_str(), second.on_demand, second.max_connections), ("01", false, 2), "main and sub");
-    let Source::Rtsp(rtsp) = &second.source;
+    let Source::Rtsp(rtsp) = &second.source else { panic!("an RTSP camera") };
     assert_eq!(rtsp.url.as_str(), "rtsp://192.0.2.21/main");
     assert_eq!(rtsp.sub.as_ref().map(url::Url::as_str), Some("rtsp://192.0.2.21/sub?x=1"));
     assert_eq!(rtsp.username.as_deref(), Some("admin"));
@@ -158,7 +160,7 @@ fn secrets_come_from_files_beside_the_configuration() {
         parse("f.yaml", &text, folder.path(), &environment)
     };
     let config = at("password_file", "password.txt").expect("good");
-    let Source::Rtsp(rtsp) = &config.cameras[0].source;
+    let Source::Rtsp(rtsp) = &config.cameras[0].source else { panic!("an RTSP camera") };
     assert_eq!(rtsp.password.as_ref().map(Secret::reveal), Some("from a file"));
     for (key, file, words) in [
         ("password_file", "none.txt", "\"none.txt\" cannot be read: No such file or directory (os error 2)"),
@@ -182,11 +184,11 @@ cameras:
     source: rtsp://192.0.2.1/x
     max_connections: 0
   spy:
-    source: { iwfcam: { addres: 192.0.2.30 } }
+    source: { onvif: { addres: 192.0.2.30 } }
   back:
     source: { rtsp: { url: rtsp://192.0.2.2/x, addres: 1, transport: tls } }
     on_demand: maybe
-    rotate: 180
+    rotate_encoded: 180
   sub: {}
 camera: 1
 ";
@@ -205,8 +207,8 @@ f.yaml:4:3: a name is made of the characters a-z 0-9 _ -
 f.yaml:6:22: expected a whole number from 1 to 64, found \"0\"
   6 |     max_connections: 0
     |                      ^
-f.yaml:8:15: `iwfcam` cameras are not supported by this version
-  8 |     source: { iwfcam: { addres: *** } }
+f.yaml:8:15: `onvif` cameras are not supported by this version
+  8 |     source: { onvif: { addres: *** } }
     |               ^
 f.yaml:10:48: unknown field \"addres\", expected one of url, sub, username, password, password_file, transport
   10 |     source: { rtsp: { url: rtsp://192.0.2.2/x, addres: ***, transport: tls } }
@@ -217,8 +219,8 @@ f.yaml:10:70: expected one of tcp, udp, auto, found \"tls\"
 f.yaml:11:16: expected true or false, found \"maybe\"
   11 |     on_demand: maybe
      |                ^
-f.yaml:12:5: `rotate` is not supported by this version
-  12 |     rotate: ***
+f.yaml:12:5: `rotate_encoded` is not supported by this version
+  12 |     rotate_encoded: ***
      |     ^
 f.yaml:13:3: `source` is missing
   13 |   sub: {}
@@ -311,11 +313,11 @@ fn each_mistake_has_its_words() {
     .chain(
         [
             ("[]", "expected a URL or a family, found a list".to_owned()),
-            ("x", "expected a URL such as rtsp://192.0.2.20/stream, or one of rtsp".into()),
-            ("udp://x", "expected a URL such as rtsp://192.0.2.20/stream, or one of rtsp".into()),
+            ("x", "expected a URL such as rtsp://192.0.2.20/stream, or one of rtsp, iwfcam, mini_doorbell, push, http".into()),
+            ("udp://x", "expected a URL such as rtsp://192.0.2.20/stream, or one of rtsp, iwfcam, mini_doorbell, push, http".into()),
             ("push:", "expected a URL or a family, found a mapping".into()),
-            ("'push:'", "`push` cameras are not supported by this version".into()),
-            ("http://x/y", "`http` cameras are not supported by this version".into()),
+            ("'comelit://192.0.2.3'", "`comelit` cameras are not supported by this version".into()),
+            ("onvif://x", "`onvif` cameras are not supported by this version".into()),
             ("rtsps://x/y", "cameras over TLS (`rtsps://`) are not supported by this version".into()),
             ("'rtsp:'", "the URL names no host".into()),
             ("rtsp://", "the URL names no host".into()),
@@ -323,7 +325,7 @@ fn each_mistake_has_its_words() {
             ("rtsp://admin:pass/w@host/x", format!("this is no URL: invalid port number; {hint}")),
             ("rtsp://admin:12/34@host/x", format!("`#` and `@` may not stand behind the host; {hint}")),
             ("rtsp://host/x#y", format!("`#` and `@` may not stand behind the host; {hint}")),
-            ("{}", "expected one key, the family: one of rtsp".into()),
+            ("{}", "expected one key, the family: one of rtsp, iwfcam, mini_doorbell, push, http".into()),
         ]
         .into_iter()
         .filter(|(source, _)| *source != "push:")
@@ -333,7 +335,10 @@ fn each_mistake_has_its_words() {
     for (text, words) in table {
         assert_eq!(wrong(&text), words, "{text}");
     }
-    assert_eq!(wrong(&camera("{ foo: 1 }")), ["1:27: unknown family \"foo\", expected one of rtsp"]);
+    assert_eq!(
+        wrong(&camera("{ foo: 1 }")),
+        ["1:27: unknown family \"foo\", expected one of rtsp, iwfcam, mini_doorbell, push, http"]
+    );
     let long = |fields: &str| camera(&format!("{{ rtsp: {{ {fields} }} }}"));
     assert_eq!(wrong(&long("sub: rtsp://a")), ["1:33: `url` is missing"]);
     assert_eq!(wrong(&long("url: rtsp://a, password: x")), ["1:60: `password` without `username`"]);
@@ -456,7 +461,7 @@ fn the_example_is_a_configuration_that_works() {
     let whole = read(&text.lines().map(|line| uncomment(line) + "\n").collect::<String>());
     assert_eq!((whole.cameras.len(), whole.users.len()), (3, 2));
     assert_eq!(whole.http.hosts, ["cameras.home.arpa"]);
-    let Source::Rtsp(door) = &whole.cameras[2].source;
+    let Source::Rtsp(door) = &whole.cameras[2].source else { panic!("an RTSP camera") };
     assert_eq!((door.transport, door.sub.is_some()), (Transport::Auto, true));
 }
 

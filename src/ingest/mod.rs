@@ -3,12 +3,15 @@
 //!
 //! To add a family: a folder with its protocol, its variant of [`Source`], its arm in [`spawn`].
 
+mod doors;
 pub mod drive;
+pub mod http;
 pub mod iwfcam;
 pub mod jpeg;
 mod links;
 pub mod mini_doorbell;
 mod publish;
+pub mod push;
 pub mod rtsp;
 mod running;
 pub mod session;
@@ -17,6 +20,7 @@ pub mod supervisor;
 mod threads;
 pub mod timeline;
 
+pub use doors::Doors;
 pub use jpeg::Rotation;
 pub use running::{Plan, Running, spawn};
 pub use source::Source;
@@ -72,4 +76,11 @@ pub trait Adapter: Send + Sync + 'static {
     /// # Errors
     /// Whatever ended the session, unless it was cancelled.
     async fn run(&self, io: DeviceIo) -> Result<(), AdapterError>;
+}
+
+#[async_trait]
+impl Adapter for Box<dyn Adapter> {
+    async fn run(&self, io: DeviceIo) -> Result<(), AdapterError> {
+        (**self).run(io).await
+    }
 }

@@ -1,11 +1,16 @@
 //! From one camera's configuration to a device on the bus and the tasks that keep it alive.
 
+use super::drive::Driver;
+use super::http::Http;
+use super::iwfcam::{self, Iwfcam};
+use super::mini_doorbell::MiniDoorbell;
+use super::push::Push;
 use super::rtsp::{Patience, Rtsp};
 use super::supervisor::{Pace, Supervisor};
-use super::{Rotation, Source, threads};
+use super::{Adapter, Doors, Rotation, Source, threads};
 use crate::bus::{Bus, Device, DeviceOptions, LINGER, Limits, Stream, SubStream, Upstream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -26,6 +31,8 @@ pub struct Plan {
     pub upstream: Option<Upstream>,
     /// How far pictures are turned, for families whose pictures can be.
     pub rotation: Rotation,
+    /// Where devices that call us come in.
+    pub doors: Arc<Doors>,
     /// What each stream's cache keeps.
     pub cache: Limits,
     /// How long to wait between attempts.
@@ -41,11 +48,12 @@ impl Plan {
     pub fn new(name: impl Into<String>, source: Source) -> Self {
         Self {
             name: name.into(),
-            source,
             on_demand: false,
             max_connections: None,
             upstream: None,
-            rotation: Rotation::None,
+            rotation: source.usual_rotation(),
+            source,
+            doors: Arc::default(),
             cache: Limits::default(),
             pace: Pace::default(),
             patience: Patience::default(),
@@ -94,9 +102,7 @@ impl Drop for Running {
 /// `replaces` is the device of the same name from before a change of the configuration: its streams go on, so that
 /// viewers stay, and its connections count until they are closed. [Stop](Running::stop) its tasks first.
 pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel: &CancellationToken) -> Running {
-    let (main, sub): (Rtsp, Option<Rtsp>) = match &plan.source {
-        Source::Rtsp(config) => (Rtsp::main(config, plan.patience), Rtsp::sub(config, plan.patience)),
-    };
+    let (main, sub) = adapters(&plan);
     let family = plan.source.family();
     let limit = plan.max_connections.unwrap_or(1 + usize::from(sub.is_some())).max(1);
     let upstream = plan.upstream.or_else(|| replaces.map(|old| old.upstream().clone()));
@@ -139,11 +145,28 @@ pub fn spawn(bus: &Arc<Bus>, plan: Plan, replaces: Option<&Arc<Device>>, cancel:
             stream,
             leads,
             on_demand: plan.on_demand.then_some(plan.linger),
-            pace: plan.pace,
+            pace: plan.source.pace(plan.pace),
             rotation: plan.rotation,
         };
         let span = tracing::info_span!("device", id = %plan.name);
         tasks.spawn_on(supervisor.run(cancel.clone()).instrument(span), &threads::handle());
     }
     Running { device, cancel, tasks }
+}
+
+/// What talks to the device: for its main stream, and for its second one.
+fn adapters(plan: &Plan) -> (Box<dyn Adapter>, Option<Box<dyn Adapter>>) {
+    match &plan.source {
+        Source::Rtsp(config) => {
+            let sub = Rtsp::sub(config, plan.patience).map(|sub| -> Box<dyn Adapter> { Box::new(sub) });
+            (Box::new(Rtsp::main(config, plan.patience)), sub)
+        }
+        Source::Iwfcam(config) => {
+            let (config, memory) = (config.clone(), iwfcam::Memory::default());
+            (Box::new(Driver::new(move || Iwfcam::new(config.clone(), memory.clone(), Instant::now()))), None)
+        }
+        Source::MiniDoorbell(config) => (Box::new(MiniDoorbell::new(config, Arc::clone(&plan.doors))), None),
+        Source::Push(config) => (Box::new(Push::new(config, Arc::clone(&plan.doors))), None),
+        Source::Http(config) => (Box::new(Http::new(config)), None),
+    }
 }

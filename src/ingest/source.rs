@@ -2,15 +2,25 @@
 //!
 //! A family is added by its variant and its line in [`FAMILIES`].
 
-use super::rtsp;
+use super::supervisor::Pace;
+use super::{Rotation, http, iwfcam, mini_doorbell, push, rtsp};
 use crate::config::read::{Context, Fields};
 use crate::config::tree::{Node, Value};
+use std::time::Duration;
 
 /// One camera, one variant a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Speaks RTSP.
     Rtsp(rtsp::Config),
+    /// Sends JPEG in UDP datagrams.
+    Iwfcam(iwfcam::Config),
+    /// Calls us and leaves one picture a visitor.
+    MiniDoorbell(mini_doorbell::Config),
+    /// Whatever sends us pictures by HTTP or FTP.
+    Push(push::Config),
+    /// Serves JPEG by HTTP.
+    Http(http::Config),
 }
 
 /// How a family is written.
@@ -38,10 +48,38 @@ const FAMILIES: [Family; 7] = [
         }),
     },
     Family { name: "onvif", schemes: &["onvif"], read: None },
-    Family { name: "iwfcam", schemes: &["iwfcam"], read: None },
-    Family { name: "mini_doorbell", schemes: &["mini-doorbell"], read: None },
-    Family { name: "push", schemes: &["push"], read: None },
-    Family { name: "http", schemes: &["http", "https"], read: None },
+    Family {
+        name: "iwfcam",
+        schemes: &["iwfcam"],
+        read: Some(Reader {
+            short: |context, node| iwfcam::Config::short(context, node).map(Source::Iwfcam),
+            long: |fields| iwfcam::Config::long(fields).map(Source::Iwfcam),
+        }),
+    },
+    Family {
+        name: "mini_doorbell",
+        schemes: &["mini-doorbell"],
+        read: Some(Reader {
+            short: |context, node| mini_doorbell::Config::short(context, node).map(Source::MiniDoorbell),
+            long: |fields| mini_doorbell::Config::long(fields).map(Source::MiniDoorbell),
+        }),
+    },
+    Family {
+        name: "push",
+        schemes: &["push"],
+        read: Some(Reader {
+            short: |context, node| push::Config::short(context, node).map(Source::Push),
+            long: |fields| push::Config::long(fields).map(Source::Push),
+        }),
+    },
+    Family {
+        name: "http",
+        schemes: &["http", "https"],
+        read: Some(Reader {
+            short: |context, node| http::Config::short(context, node).map(Source::Http),
+            long: |fields| http::Config::long(fields).map(Source::Http),
+        }),
+    },
     Family { name: "comelit", schemes: &["comelit"], read: None },
 ];
 
@@ -50,6 +88,10 @@ impl Source {
     pub fn family(&self) -> &'static str {
         match self {
             Self::Rtsp(_) => "rtsp",
+            Self::Iwfcam(_) => "iwfcam",
+            Self::MiniDoorbell(_) => "mini_doorbell",
+            Self::Push(_) => "push",
+            Self::Http(_) => "http",
         }
     }
 
@@ -57,6 +99,31 @@ impl Source {
     pub fn streams(&self) -> usize {
         match self {
             Self::Rtsp(config) => 1 + usize::from(config.sub.is_some()),
+            Self::Iwfcam(_) | Self::Http(_) | Self::MiniDoorbell(_) | Self::Push(_) => 1,
+        }
+    }
+
+    /// How far pictures are turned where the configuration does not say.
+    pub fn usual_rotation(&self) -> Rotation {
+        match self {
+            // The sensor is mounted upside down.
+            Self::MiniDoorbell(_) => Rotation::Half,
+            Self::Rtsp(_) | Self::Iwfcam(_) | Self::Push(_) | Self::Http(_) => Rotation::None,
+        }
+    }
+
+    /// How long to wait between attempts, where the family is to be treated in another way than usual.
+    pub fn pace(&self, usual: Pace) -> Pace {
+        match self {
+            // A search costs the camera nothing, and a place that was taken is free after 6 s. A refused token locks
+            // nobody out (all of it from captures).
+            Self::Iwfcam(_) => Pace {
+                lost: (usual.lost.0, usual.lost.1.min(Duration::from_secs(5))),
+                busy: (usual.busy.0.min(Duration::from_secs(2)), usual.busy.1.min(Duration::from_secs(6))),
+                denied: usual.denied.min(Duration::from_secs(60)),
+                ..usual
+            },
+            Self::Rtsp(_) | Self::MiniDoorbell(_) | Self::Push(_) | Self::Http(_) => usual,
         }
     }
 

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(names, ["hall", "street"]);
         for (camera, (name, simulated)) in config.cameras.iter().zip(demo.cameras()) {
             assert_eq!((camera.name.as_str(), camera.max_connections), (name, MAX_CLIENTS));
-            let Source::Rtsp(source) = &camera.source;
+            let Source::Rtsp(source) = &camera.source else { panic!("an RTSP camera") };
             assert_eq!(source.url.as_str(), simulated.url());
             assert_eq!(source.sub.as_ref().map(|sub| sub.to_string()), simulated.sub_url());
         }

@@ -67,7 +67,6 @@ impl Config {
     }
 
     /// The short form: a URL with nothing but an address.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the list of families does not name this one yet"))]
     pub(crate) fn short(context: &Context<'_>, node: &Node) -> Option<Self> {
         let expected = "iwfcam:// and an IPv4 address, such as iwfcam://192.0.2.30; a camera whose address changes is \
                         found by its `uid`";
@@ -83,7 +82,6 @@ impl Config {
     }
 
     /// The long form.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the list of families does not name this one yet"))]
     pub(crate) fn long(mut fields: Fields<'_, '_>) -> Option<Self> {
         let (context, place) = (fields.context, fields.place);
         let address_node = fields.take("address");
