@@ -91,6 +91,9 @@ pub struct HttpState {
     pub outputs: Arc<Outputs>,
     /// From the configuration.
     pub options: Arc<config::Http>,
+    /// What the devices' families offer beside our own paths. They bound their bodies themselves: pictures are larger
+    /// than anything that our own paths take.
+    pub families: Router,
 }
 
 /// The address at the other end of the connection, a request extension that [`serve()`] sets.
@@ -135,11 +138,12 @@ pub fn router(state: HttpState) -> Router {
         .merge(mjpeg::routes())
         .merge(events::routes())
         .merge(whep::routes());
-    guarded(router, state)
+    let families = state.families.clone().with_state(());
+    guarded(router, families, state)
 }
 
-/// Wraps routes in what every request goes through.
-fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
+/// Wraps routes in what every request goes through; `families` only have their bodies to themselves.
+fn guarded(router: Router<HttpState>, families: Router<HttpState>, state: HttpState) -> Router {
     let cors = cors(&state.options.allow_origins);
     let ancestors = Arc::from(frame_ancestors(&state.options.allow_origins));
     let router = router
@@ -147,6 +151,7 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
         .method_not_allowed_fallback(problem::other_method)
         .layer(middleware::from_fn(whole_body))
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .merge(families.method_not_allowed_fallback(problem::other_method))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::uniform))
