@@ -7,6 +7,7 @@
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |
 //! | `/v1/cameras/NAME/mjpeg` | pictures one after the other |
+//! | `/v1/events`, `/v1/events/ID/picture.jpg` | what happened lately, and its pictures |
 //! | `/v1/events/stream` | what changes and happens, as server-sent events |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
 //! | `/v1/session` | who is signed in; POST signs in, DELETE out |
@@ -22,6 +23,7 @@ mod assets;
 mod cameras;
 mod events;
 mod guard;
+mod happened;
 mod metrics;
 mod mjpeg;
 mod outputs;
@@ -137,6 +139,7 @@ pub fn router(state: HttpState) -> Router {
         .merge(snapshot::routes())
         .merge(mjpeg::routes())
         .merge(events::routes())
+        .merge(happened::routes())
         .merge(whep::routes());
     let families = state.families.clone().with_state(());
     guarded(router, families, state)
