@@ -115,11 +115,13 @@ impl Source {
     /// How long to wait between attempts, where the family is to be treated in another way than usual.
     pub fn pace(&self, usual: Pace) -> Pace {
         match self {
-            // A search costs the camera nothing, and a place that was taken is free after 6 s. A refused token locks
-            // nobody out (all of it from captures).
+            // A search or a login costs the camera nothing, and a place whose client is gone is free after 6 s: whatever
+            // it was that kept us out, pictures are back 2 s after that. A session searches for the last time 3 s before
+            // it ends, and logs in every 1.5 s while all places are taken. A refused token locks nobody out (all of it
+            // from captures).
             Self::Iwfcam(_) => Pace {
-                lost: (usual.lost.0, usual.lost.1.min(Duration::from_secs(5))),
-                busy: (usual.busy.0.min(Duration::from_secs(2)), usual.busy.1.min(Duration::from_secs(6))),
+                lost: (usual.lost.0, usual.lost.1.min(Duration::from_secs(3))),
+                busy: (usual.busy.0.min(Duration::from_millis(1_500)), usual.busy.1.min(Duration::from_millis(1_500))),
                 denied: usual.denied.min(Duration::from_secs(60)),
                 ..usual
             },

@@ -32,6 +32,7 @@
 
 mod clock;
 mod config;
+mod discover;
 pub mod reassembly;
 mod receiver;
 mod repair;
@@ -42,6 +43,7 @@ mod tests;
 pub mod wire;
 
 pub use config::{Config, Retransmission};
+pub use discover::{Found, discover};
 pub use session::{Iwfcam, Memory};
 
 /// Names that cameras of this family look up to call home.

@@ -69,6 +69,9 @@ pub struct Args {
     /// Fault: so many copies of the login and of each command are not heard
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub ignore_first: u32,
+    /// Fault: so many searches are not heard
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub ignore_searches: u32,
     /// Fault: datagrams lost, percent
     #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
     pub loss: f64,
@@ -126,6 +129,7 @@ impl Args {
             first_number: self.first_number,
             answer_missing: self.answer_missing,
             ignore_first: self.ignore_first,
+            ignore_searches: self.ignore_searches,
             faults: Faults {
                 loss: self.loss,
                 reorder: self.reorder,
@@ -229,12 +233,14 @@ mod tests {
     fn every_option_is_understood() {
         let args = parse(
             "--address 127.0.0.21 --broadcast 127.255.255.255 --uid A-1 --ids 1,0,3 --slots 1 --slot-timeout 2s --no-audio \
-             --no-head --no-clock --running-adpcm --first-number 65500 --answer-missing --ignore-first 1 --loss 5 --reorder 3 \
+             --no-head --no-clock --running-adpcm --first-number 65500 --answer-missing --ignore-first 1 \
+             --ignore-searches 2 --loss 5 --reorder 3 \
              --duplicate 3 --malformed 0.5 --seed 7 --reboot-every 30s --reboot-takes 2s --token 6ddd60335190 --fps 25",
         )
         .unwrap();
         let options = args.options();
         assert_eq!((options.slots, options.ids, options.first_number), (1, Ids([1, 0, 3]), 65_500));
+        assert_eq!((options.ignore_first, options.ignore_searches), (1, 2));
         let faults = Faults { loss: 0.05, reorder: 0.03, duplicate: 0.03, malformed: 0.005, seed: 7 };
         assert_eq!(options.faults, faults);
         assert!(parse("").is_ok());

@@ -84,7 +84,7 @@ pub struct Device {
     slots: BTreeMap<u32, Slot>,
     number: u16,
     started: Instant,
-    /// Commands still to be missed, of login and of each control id.
+    /// What is still to be missed, of searches, logins and each control id.
     deaf: BTreeMap<u32, u32>,
     /// Recent pictures by number, cut.
     kept: VecDeque<(u16, Vec<Vec<u8>>)>,
@@ -92,8 +92,9 @@ pub struct Device {
     fps: u32,
 }
 
-/// The key of logins in [`Device::deaf`]; control ids are smaller.
+/// The keys of logins and searches in [`Device::deaf`]; control ids are smaller.
 const LOGINS: u32 = u32::MAX;
+const SEARCHES: u32 = u32::MAX - 1;
 
 impl Device {
     /// A camera that was just switched on. `local` is the address and port that it tells.
@@ -134,6 +135,9 @@ impl Device {
     pub fn received(&mut self, on: Port, from: SocketAddrV4, bytes: &[u8], now: Instant) -> Vec<Datagram> {
         match (on, TEG.parse(bytes)) {
             (Port::Discovery, Ok(Message::Search)) => {
+                if self.is_deaf(SEARCHES) {
+                    return Vec::new();
+                }
                 self.happened.push(Happened::Searched(from));
                 self.search_answers(from)
             }
@@ -217,7 +221,8 @@ impl Device {
     }
 
     fn is_deaf(&mut self, what: u32) -> bool {
-        let left = self.deaf.entry(what).or_insert(self.options.ignore_first);
+        let most = if what == SEARCHES { self.options.ignore_searches } else { self.options.ignore_first };
+        let left = self.deaf.entry(what).or_insert(most);
         let deaf = *left > 0;
         *left = left.saturating_sub(1);
         if deaf {

@@ -81,6 +81,8 @@ pub struct Options {
     pub answer_missing: bool,
     /// So many copies of the login, and of each control command, are not heard.
     pub ignore_first: u32,
+    /// So many searches are not heard.
+    pub ignore_searches: u32,
     /// What its network does.
     pub faults: Faults,
 }
@@ -123,6 +125,7 @@ impl Default for Options {
             fragment_size: 1032,
             answer_missing: false,
             ignore_first: 0,
+            ignore_searches: 0,
             faults: Faults::default(),
         }
     }
@@ -145,7 +148,7 @@ pub struct Counters {
     pub never: u64,
     /// Control commands that only a camera's user may send.
     pub on_request: u64,
-    /// Commands and logins missed on purpose.
+    /// Searches, logins and commands missed on purpose.
     pub ignored: u64,
     /// Pieces that clients asked for again.
     pub asked: u64,

@@ -206,10 +206,7 @@ impl Iwfcam {
             (Some(uid), _) => found.uid.eq_ignore_ascii_case(uid),
             (None, address) => address == Some(*from.ip()),
         };
-        let announced = Some(found.media_port).filter(|port| *port != 0);
-        // G takes the source port then, unless that is the one for searches.
-        let source = Some(from.port()).filter(|port| *port != self.config.discovery_port);
-        self.config.media_port.or(announced).or(source).filter(|_| ours)
+        self.config.media_port.or(found.port(from, self.config.discovery_port)).filter(|_| ours)
     }
 
     fn found(&mut self, camera: SocketAddrV4) {

@@ -53,6 +53,15 @@ pub struct Found {
     pub uid: String,
 }
 
+impl Found {
+    /// Where it takes logins, by its answer that came from `from`; `None` if that cannot be told.
+    pub fn port(&self, from: SocketAddrV4, discovery_port: u16) -> Option<u16> {
+        let announced = Some(self.media_port).filter(|port| *port != 0);
+        // G takes the source port then, unless that is the one for searches.
+        announced.or(Some(from.port()).filter(|port| *port != discovery_port))
+    }
+}
+
 /// A login on the local network, 48 bytes.
 ///
 /// | bytes  | field          | meaning                                       | source |
