@@ -4,6 +4,7 @@
 //! To add a family: a folder with its protocol, its variant of [`Source`], its arm in [`spawn`].
 
 mod card;
+pub mod discover;
 mod doors;
 pub mod drive;
 pub mod http;
