@@ -11,6 +11,7 @@ pub mod http;
 pub mod iwfcam;
 pub mod jpeg;
 mod links;
+mod login;
 pub mod mini_doorbell;
 mod publish;
 pub mod push;
