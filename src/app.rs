@@ -117,11 +117,12 @@ pub struct App {
 }
 
 /// As many RTSP connections as file descriptors allow, with some left for pages, cameras and files.
-fn rtsp_options(feeds: &Arc<Feeds>) -> rtsp::Options {
+fn rtsp_options(feeds: &Arc<Feeds>, transcoder: &Arc<Transcoder>) -> rtsp::Options {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let options = rtsp::Options::default();
     let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    rtsp::Options { connections: options.connections.min(most), feeds: Arc::clone(feeds), ..options }
+    let (feeds, transcoder) = (Arc::clone(feeds), Arc::clone(transcoder));
+    rtsp::Options { connections: options.connections.min(most), feeds, transcoder, ..options }
 }
 
 fn webrtc_options(config: &config::Webrtc, feeds: Arc<Feeds>) -> webrtc::Options {
@@ -157,9 +158,16 @@ impl App {
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        // Viewers of both protocols share the packets.
+        // Viewers of both protocols share the packets and the encoders.
         let feeds = Arc::<Feeds>::default();
-        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options(&feeds)).map_err(|error| {
+        let transcoder = Arc::new(Transcoder::new(transcode::Options {
+            program: options.program.clone().unwrap_or_else(transcode::own_program),
+            pipelines: options.pipelines.clone(),
+            linger: options.linger,
+            ..transcode::Options::default()
+        }));
+        let rtsp_options = rtsp_options(&feeds, &transcoder);
+        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;
@@ -195,12 +203,6 @@ impl App {
             );
         }
 
-        let transcoder = Arc::new(Transcoder::new(transcode::Options {
-            program: options.program.clone().unwrap_or_else(transcode::own_program),
-            pipelines: options.pipelines.clone(),
-            linger: options.linger,
-            ..transcode::Options::default()
-        }));
         let doors = Arc::<Doors>::default();
         let mut cameras = Cameras::new(Arc::clone(&bus), Arc::clone(&doors), options, root.child_token());
         cameras.become_those(&config.cameras).await;

@@ -13,6 +13,7 @@ mod ingest_simulated;
 mod netns;
 mod players;
 mod program;
+mod rtsp_jpeg;
 mod rtsp_server;
 mod secure;
 mod support;
