@@ -50,7 +50,7 @@ async fn every_picture_that_comes_whole_is_published_and_no_torn_one() {
         let whole = (1.0 - loss).powi(pieces as i32);
         let least = if *asked { 0.95 } else { whole - 4.0 * (whole * (1.0 - whole) / SENT as f64).sqrt() };
         println!(
-            "{loss:4} of the datagrams lost, 3 % late, 3 % doubled: {share:.3} of the pictures published, (1 - p)^{pieces} \
+            "{loss:.2} of the datagrams lost, 3 % late, 3 % doubled: {share:.3} of the pictures published, (1 - p)^{pieces} \
              = {whole:.3}, asked again: {asked}"
         );
         assert!(share >= least, "{share:.3} published, at least {least:.3} expected at a loss of {loss}");
