@@ -218,6 +218,7 @@ impl App {
             transcoder,
             whep: Arc::default(),
             options: Arc::new(config.http.clone()),
+            families: doors.routes(&bus),
         };
         let site = Arc::new(ArcSwap::from_pointee(Site::new(state.clone())));
         let serving = TaskTracker::new();

@@ -5,12 +5,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fanlight::access::{self, Auth, Role, password};
 use fanlight::app::{App, Options, StartError, healthcheck};
 use fanlight::config::{self, Config};
+use fanlight::ingest;
 use fanlight::simulate;
 use fanlight::simulate::demo::{Demo, Reach};
 use fanlight::transcode::{self, Pipelines};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
@@ -51,6 +53,12 @@ enum Command {
         /// Let everybody in the local network watch, not only this machine.
         #[arg(long)]
         lan: bool,
+    },
+    /// Look for devices on the local network; prints lines ready for the configuration.
+    Discover {
+        /// How long to wait for answers, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
     },
     /// One simulated device in the foreground; what happens to it goes to standard output as JSON.
     Simulate(simulate::Args),
@@ -125,6 +133,7 @@ fn main() -> ExitCode {
             start_log(log_format);
             simulate(arguments)
         }
+        Command::Discover { seconds } => discover(Duration::from_secs(seconds)),
         Command::Check { config } => check(&config),
         Command::Password { name, viewer } => print_user(&name, viewer),
         Command::Rendition => transcode::child::run().map_err(Into::into),
@@ -392,6 +401,21 @@ fn simulate(arguments: simulate::Args) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn discover(time: Duration) -> anyhow::Result<ExitCode> {
+    complain(&format!("Asking the local network for {} s …", time.as_secs()));
+    let found = runtime()?.block_on(ingest::discover::discover(time))?;
+    if found.is_empty() {
+        complain(
+            "Nobody answered. RTSP cameras, and those that are polled or push their pictures, cannot be found this way; a \
+             firewall or another network segment keeps the others' answers out.",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    say("cameras:");
+    found.iter().for_each(|found| say(&found.to_string()));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(config: &ConfigFile) -> anyhow::Result<ExitCode> {

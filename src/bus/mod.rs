@@ -14,7 +14,7 @@ pub use demand::{Demand, Interest, LINGER, Phase};
 pub use device::{
     Device, DeviceOptions, Reason, ReasonCode, State, Status, SubStream, Upstream, UpstreamPermit, Viewers,
 };
-pub use events::{Event, EventId, EventKind, Events};
+pub use events::{Event, EventId, EventKind, Events, Told, Wanted};
 pub use ring::Limits;
 pub use stream::{KeyPicture, Reader, Stream, Totals, TrackId, Want};
 

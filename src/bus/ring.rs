@@ -35,6 +35,8 @@ struct Track {
     first: u64,
     /// Positions of the random access units of a video track.
     keys: VecDeque<u64>,
+    /// Positions of the units that were shown before.
+    repeats: VecDeque<u64>,
     /// Units before this position are from before an interruption: nobody starts there.
     interrupted: u64,
     bytes: usize,
@@ -60,6 +62,9 @@ impl Track {
         };
         if self.keys.front() == Some(&self.first) {
             self.keys.pop_front();
+        }
+        if self.repeats.front() == Some(&self.first) {
+            self.repeats.pop_front();
         }
         self.first += 1;
         self.bytes -= unit.payload.len();
@@ -111,8 +116,8 @@ impl Ring {
     }
 
     pub(super) fn add(&mut self, id: TrackId, info: Arc<TrackInfo>) {
-        let (units, keys) = (VecDeque::new(), VecDeque::new());
-        self.tracks.push(Track { id, info, units, first: 0, keys, interrupted: 0, bytes: 0 });
+        let (units, keys, repeats) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        self.tracks.push(Track { id, info, units, first: 0, keys, repeats, interrupted: 0, bytes: 0 });
     }
 
     pub(super) fn remove(&mut self, id: TrackId) {
@@ -142,12 +147,24 @@ impl Ring {
 
     /// Appends a unit; answers false if the track is not (any more) in the ring.
     pub(super) fn push(&mut self, id: TrackId, unit: AccessUnit) -> bool {
+        self.append(id, unit, false)
+    }
+
+    /// The same with a unit that was shown before, which is no picture more.
+    pub(super) fn push_repeat(&mut self, id: TrackId, unit: AccessUnit) -> bool {
+        self.append(id, unit, true)
+    }
+
+    fn append(&mut self, id: TrackId, unit: AccessUnit, repeat: bool) -> bool {
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
             return false;
         };
         track.info = Arc::clone(&unit.info);
         if unit.random_access && unit.info.kind() == Kind::Video {
             track.keys.push_back(track.end());
+        }
+        if repeat {
+            track.repeats.push_back(track.end());
         }
         track.bytes += unit.payload.len();
         self.bytes += unit.payload.len();
@@ -208,14 +225,15 @@ impl Ring {
             return 0.0;
         };
         let since = newest.dts.saturating_sub(window);
-        let recent = video.units.iter().rev().take_while(|unit| unit.dts >= since);
-        let (mut count, mut oldest) = (0_u32, newest.dts);
-        for unit in recent {
-            count += 1;
-            oldest = unit.dts;
-        }
-        let span = newest.dts.saturating_since(oldest).as_secs_f64();
-        if span > 0.0 { f64::from(count - 1) / span } else { 0.0 }
+        let places = (video.first..video.end()).rev().zip(video.units.iter().rev());
+        let recent = places.take_while(|(_, unit)| unit.dts >= since);
+        let mut times = recent.filter(|(at, _)| video.repeats.binary_search(at).is_err()).map(|(_, unit)| unit.dts);
+        let Some(latest) = times.next() else {
+            return 0.0;
+        };
+        let (more, oldest) = times.fold((0_u32, latest), |(count, _), dts| (count + 1, dts));
+        let span = latest.saturating_since(oldest).as_secs_f64();
+        if span > 0.0 { f64::from(more) / span } else { 0.0 }
     }
 
     /// A cursor over those tracks; it starts at the newest key picture once there is one.

@@ -42,13 +42,17 @@ pub struct Totals {
 /// A key picture and when it came.
 #[derive(Clone, Debug)]
 pub struct KeyPicture {
-    /// Counts the key pictures of its stream, from 1.
+    /// Counts what the stream has shown, from 1: a picture that is [shown again](Stream::repeat) counts again.
     pub number: u64,
+    /// Counts the pictures themselves: the same for a picture and all its repeats.
+    pub picture: u64,
+    /// It stands in for the first picture, which is still to come.
+    pub card: bool,
     /// The picture.
     pub unit: AccessUnit,
-    /// When it was received, by our clock.
+    /// When it was received, by our clock. A repeat changes nothing here.
     pub at: SystemTime,
-    /// When it was received, for its age.
+    /// When it was received, for its age. A repeat changes nothing here.
     pub received: Instant,
 }
 
@@ -76,6 +80,14 @@ struct State {
     latest: Option<MediaTime>,
     /// Outlives the ring's units: who asks for a picture alone gets one, however old.
     newest_key: Option<KeyPicture>,
+}
+
+impl KeyPicture {
+    /// `unit`, which comes just now after that one.
+    fn after(newest: Option<&Self>, unit: AccessUnit, card: bool) -> Self {
+        let (number, picture) = newest.map_or((1, 1), |newest| (newest.number + 1, newest.picture + 1));
+        Self { number, picture, card, unit, at: SystemTime::now(), received: Instant::now() }
+    }
 }
 
 impl Stream {
@@ -151,13 +163,32 @@ impl Stream {
                 state.last_frame = Some(Instant::now());
             }
             if let Some(unit) = key {
-                let number = 1 + state.newest_key.as_ref().map_or(0, |newest| newest.number);
-                let (at, received) = (SystemTime::now(), Instant::now());
-                state.newest_key = Some(KeyPicture { number, unit, at, received });
+                state.newest_key = Some(KeyPicture::after(state.newest_key.as_ref(), unit, false));
             }
         }
         drop(state);
         self.head.send_modify(|head| *head += 1);
+    }
+
+    /// Shows the newest picture again, with another time, to those who watch. That is nothing new: it changes neither
+    /// [`Self::totals`] nor the age of [`Self::newest_key`].
+    pub fn repeat(&self, track: TrackId, unit: AccessUnit) {
+        let mut state = self.state();
+        let pts = unit.pts;
+        if state.ring.push_repeat(track, unit) {
+            state.latest = state.latest.max(Some(pts));
+            if let Some(newest) = &mut state.newest_key {
+                newest.number += 1;
+            }
+        }
+        drop(state);
+        self.head.send_modify(|head| *head += 1);
+    }
+
+    /// Has that stand in for the newest key picture until there is one.
+    pub fn set_card(&self, card: AccessUnit) {
+        let mut state = self.state();
+        state.newest_key = Some(KeyPicture::after(state.newest_key.as_ref(), card, true));
     }
 
     /// The device is away: newcomers wait for its next key picture and are not shown what was seen before, as if it
@@ -166,7 +197,7 @@ impl Stream {
         self.state().ring.interrupt();
     }
 
-    /// Nobody watches: forgets the cached units, but for [`Self::newest_key`].
+    /// Nobody watches: forgets the cached units, but for [`Self::newest_key`]. Who comes now waits for what comes next.
     pub fn clear(&self) {
         self.state().ring.clear();
     }
@@ -418,6 +449,35 @@ mod tests {
         stream.end();
         assert!(stream.key_after(2).await.is_none());
         assert!(stream.key_after(1).await.is_some());
+    }
+
+    #[test]
+    fn a_repeat_is_seen_by_who_watches_and_is_nothing_new() {
+        let stream = Stream::new("porch", Limits::default());
+        let ids = stream.announce(&[info(Codec::Jpeg)]);
+        stream.set_card(unit(Codec::Jpeg, 0, true));
+        let card = stream.newest_key().unwrap();
+        assert!(card.card && !stream.can_start() && stream.totals() == Totals::default());
+        stream.repeat(ids[0], unit(Codec::Jpeg, 0, true));
+        assert!(stream.newest_key().unwrap().number > card.number && stream.totals() == Totals::default());
+
+        stream.publish(ids[0], unit(Codec::Jpeg, 1_000, true));
+        stream.publish(ids[0], unit(Codec::Jpeg, 1_500, true));
+        let (before, newest) = (stream.totals(), stream.newest_key().unwrap());
+        assert_eq!((newest.card, before.frames, before.frame_rate), (false, 2, 2.0));
+        let mut reader = stream.subscribe(Want::All);
+        assert!(reader.try_next().is_some());
+        for millis in [2_500, 3_500] {
+            stream.repeat(ids[0], unit(Codec::Jpeg, millis, true));
+            let time = MediaTime::new(Duration::from_millis(millis));
+            assert_eq!(reader.try_next().map(|(_, unit)| unit.pts), Some(time));
+            assert_eq!(stream.latest(), Some(time));
+        }
+        let (after, again) = (stream.totals(), stream.newest_key().unwrap());
+        assert_eq!((after.frames, after.bytes, after.frame_rate), (2, before.bytes, 2.0));
+        assert!(after.last_frame_age >= before.last_frame_age);
+        assert_eq!((again.number, again.picture), (newest.number + 2, newest.picture));
+        assert_eq!((again.at, again.received), (newest.at, newest.received));
     }
 
     #[tokio::test]

@@ -5,8 +5,10 @@
 //! not at all, and say nothing (measured: optimised Huffman tables come out at 4.7 dB, 4:4:4 and grey as nothing).
 
 use crate::media::jpeg::{self, JpegError, Picture};
+use crate::media::{Format, TrackInfo, VideoFormat};
 use bytes::Bytes;
 use std::cell::RefCell;
+use std::sync::Arc;
 use turbojpeg::{
     Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp, Transform, TransformOp, Transformer,
 };
@@ -95,6 +97,54 @@ pub enum Rejected {
     /// Its coded bytes do not decode.
     #[error("the picture does not decode: {0}")]
     Undecodable(#[from] turbojpeg::Error),
+}
+
+/// [Checks](check) the pictures of one track, and says once what it costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Checker {
+    rotation: Rotation,
+    told: bool,
+}
+
+impl Checker {
+    /// For pictures that are to be turned so far.
+    pub fn new(rotation: Rotation) -> Self {
+        Self { rotation, told: false }
+    }
+
+    /// Checks one picture and turns it.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn check(&mut self, bytes: Bytes) -> Result<Checked, Rejected> {
+        let checked = check(bytes, self.rotation)?;
+        if checked.treatment == Treatment::Recoded && !std::mem::replace(&mut self.told, true) {
+            let Checked { width, height, .. } = checked;
+            match self.rotation {
+                Rotation::None => tracing::info!(
+                    width,
+                    height,
+                    "the camera's pictures have a form that players do not read; each is coded anew"
+                ),
+                _ => tracing::info!(width, height, "pictures of this size or form cannot be turned without loss"),
+            }
+        }
+        Ok(checked)
+    }
+}
+
+impl Checked {
+    /// Has a track's description say what this picture is.
+    pub fn describe(&self, info: &mut Arc<TrackInfo>) {
+        let (width, height) = (u32::from(self.width), u32::from(self.height));
+        if info.video().is_some_and(|video| (video.width, video.height, video.pixel_aspect) == (width, height, (1, 1)))
+        {
+            return;
+        }
+        let old = info.video().cloned().unwrap_or_default();
+        let format = Format::Video(VideoFormat { width, height, pixel_aspect: (1, 1), reorder_depth: Some(0), ..old });
+        *info = Arc::new(TrackInfo { format, ..(**info).clone() });
+    }
 }
 
 /// Checks one picture and turns it; what follows its EOI is cut off.

@@ -3,6 +3,8 @@
 //!
 //! To add a family: a folder with its protocol, its variant of [`Source`], its arm in [`spawn`].
 
+mod card;
+pub mod discover;
 mod doors;
 pub mod drive;
 pub mod http;
@@ -16,7 +18,10 @@ pub mod rtsp;
 mod running;
 pub mod session;
 mod source;
+pub mod still;
 pub mod supervisor;
+#[cfg(test)]
+pub(crate) mod testing;
 mod threads;
 pub mod timeline;
 
@@ -24,6 +29,7 @@ pub use doors::Doors;
 pub use jpeg::Rotation;
 pub use running::{Plan, Running, spawn};
 pub use source::Source;
+pub use still::Still;
 
 use crate::bus::{Bus, Device, ReasonCode, Stream};
 use async_trait::async_trait;

@@ -1,11 +1,11 @@
 //! From a session's samples to access units on the bus.
 
 use super::DeviceIo;
-use super::jpeg::{self, Rotation, Treatment};
+use super::jpeg::{Checker, Rotation};
 use super::session::Sample;
 use super::timeline::{self, Timeline};
 use crate::bus::{self, Bus, Device, EventKind, Stream};
-use crate::media::{AccessUnit, Codec, Format, Kind, TrackInfo, VideoFormat};
+use crate::media::{AccessUnit, Codec, Kind, TrackInfo};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -28,8 +28,7 @@ struct Track {
     bus: bus::TrackId,
     time: timeline::TrackId,
     discontinuity: bool,
-    /// It was said that pictures lose by turning.
-    told: bool,
+    checker: Checker,
 }
 
 impl Publisher {
@@ -65,7 +64,8 @@ impl Publisher {
                 self.timeline.describe(time, Some(0), info.video().and_then(|video| video.frame_rate));
             }
             let info = Arc::new(info.clone());
-            self.tracks.push(Track { info, bus, time, discontinuity: false, told: false });
+            let checker = Checker::new(self.rotation);
+            self.tracks.push(Track { info, bus, time, discontinuity: false, checker });
         }
     }
 
@@ -74,14 +74,9 @@ impl Publisher {
         let Some(track) = self.tracks.get_mut(track) else { return };
         track.discontinuity |= sample.discontinuity;
         let payload = match track.info.codec {
-            Codec::Jpeg => match jpeg::check(sample.payload, self.rotation) {
+            Codec::Jpeg => match track.checker.check(sample.payload) {
                 Ok(checked) => {
-                    if checked.treatment == Treatment::Recoded && self.rotation != Rotation::None && !track.told {
-                        track.told = true;
-                        let (width, height) = (checked.width, checked.height);
-                        tracing::info!(width, height, "pictures of this size cannot be turned without loss");
-                    }
-                    track.see(checked.width, checked.height);
+                    checked.describe(&mut track.info);
                     checked.bytes
                 }
                 Err(error) => {
@@ -116,18 +111,5 @@ impl Publisher {
     /// Something happened at the device.
     pub(super) fn tell(&self, kind: EventKind, picture: Option<Bytes>) {
         self.bus.events.tell(self.device.name(), kind, self.stream.latest(), picture);
-    }
-}
-
-impl Track {
-    /// Notes the size of the next picture.
-    fn see(&mut self, width: u16, height: u16) {
-        let (width, height) = (u32::from(width), u32::from(height));
-        if self.info.video().is_some_and(|video| (video.width, video.height) == (width, height)) {
-            return;
-        }
-        let old = self.info.video().cloned().unwrap_or_default();
-        let format = Format::Video(VideoFormat { width, height, pixel_aspect: (1, 1), reorder_depth: Some(0), ..old });
-        self.info = Arc::new(TrackInfo { format, ..(*self.info).clone() });
     }
 }

@@ -108,6 +108,7 @@ impl Gateway {
             webrtc: Some(Arc::clone(&webrtc)),
             whep: Arc::new(Whep::new(rig.whep)),
             options: Arc::new(rig.http),
+            families: axum::Router::new(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -5,12 +5,19 @@ mod config;
 pub use config::Config;
 
 use super::{Adapter, AdapterError, DeviceIo, Doors};
+use crate::bus::Bus;
 use async_trait::async_trait;
+use axum::Router;
 use std::sync::Arc;
 
 /// Who takes pushed pictures, by the camera's name.
 #[derive(Debug, Default)]
 pub struct Pushes {}
+
+/// What is served by HTTP.
+pub(super) fn routes(_doors: &Arc<Doors>, _bus: &Arc<Bus>) -> Router {
+    Router::new()
+}
 
 /// Runs a camera whose pictures are pushed.
 #[derive(Debug)]

@@ -70,14 +70,19 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
 /// A text that browsers keep and ask about each time: 304 while it is the same (RFC 9110 section 13.1.2).
 pub(super) fn tagged(headers: &HeaderMap, media_type: &'static str, body: String) -> Response {
     let tag = format!("\"{}\"", tag(body.as_bytes()));
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    // A proxy that compresses may have made our tag a weak one.
-    let known = known.flat_map(|value| value.split(',')).map(|known| known.trim().trim_start_matches("W/"));
     let caching = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
-    if known.into_iter().any(|known| known == tag || known == "*") {
+    if is_known(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
     (caching, [(header::CONTENT_TYPE, media_type)], body).into_response()
+}
+
+/// Whether the client has what that tag names.
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    // A proxy that compresses may have made our tag a weak one.
+    let mut known = known.flat_map(|value| value.split(',')).map(|known| known.trim().trim_start_matches("W/"));
+    known.any(|known| known == tag || known == "*")
 }
 
 /// A short name of that content.

@@ -6,15 +6,18 @@
 //! | `removed` | `{ "name": … }` |
 //! | `event`, `update` | what happened at a camera, with an `id` |
 //!
-//! Only `event` and `update` have an `id`. `Last-Event-ID`, or `?last_event_id=`, gives those that came after it first.
+//! Only `event` and `update` have an `id`: that of the change, which for `event` is the event's own. `Last-Event-ID`, or
+//! `?last_event_id=`, gives what is kept of the changes after it first: as `update` what the listener knew, as `event`
+//! what it did not.
 
 use super::HttpState;
 use super::asked::Client;
-use super::cameras::{Camera, rfc3339};
+use super::cameras::Camera;
 use super::guard::Caller;
+use super::happened::Happened;
 use super::outputs::Stay;
 use super::problem::Problem;
-use crate::bus::{Bus, Event, EventId, EventKind};
+use crate::bus::{Bus, EventId, Told};
 use crate::republish::crowd::Counted;
 use crate::transcode::Transcoder;
 use axum::Router;
@@ -167,38 +170,6 @@ fn message(name: &str, id: Option<EventId>, data: &impl Serialize) -> Bytes {
     format!("event: {name}\n{id}data: {data}\n\n").into()
 }
 
-/// An event in JSON.
-#[derive(Debug, Serialize)]
-struct Happened<'a> {
-    id: String,
-    camera: &'a str,
-    kind: &'a str,
-    at: String,
-    /// Where its picture is to be had: nothing keeps pictures yet.
-    picture: Option<String>,
-    /// Where its clip is to be had: nothing keeps clips yet.
-    clip: Option<String>,
-    detail: Option<Detail>,
-}
-
-/// What a kind alone does not say.
-#[derive(Debug, Serialize)]
-struct Detail {
-    /// Whether it began or ended, was switched on or off.
-    on: bool,
-}
-
-impl<'a> Happened<'a> {
-    fn of(event: &'a Event) -> Self {
-        let detail = match event.kind {
-            EventKind::Motion(on) | EventKind::Pir(on) | EventKind::Power(on) => Some(Detail { on }),
-            _ => None,
-        };
-        let (camera, kind, at) = (event.device.as_str(), event.kind.name(), rfc3339(event.at));
-        Self { id: event.id.0.to_string(), camera, kind, at, picture: None, clip: None, detail }
-    }
-}
-
 #[derive(Debug, Deserialize)]
 struct Asked {
     last_event_id: Option<String>,
@@ -223,17 +194,11 @@ async fn listen(
     let last = sent.or(named);
     let (missed, events) = state.bus.events.since(Some(last.unwrap_or(EventId(u64::MAX))));
     let (states, live) = state.outputs.board.join();
-    let mut listener = Listener {
-        stay,
-        live,
-        events,
-        last: last.unwrap_or(EventId(0)),
-        waiting: std::iter::once(RETRY).chain(states).collect(),
-        _place: place,
-    };
+    let mut listener =
+        Listener { stay, live, events, waiting: std::iter::once(RETRY).chain(states).collect(), _place: place };
     for event in missed {
-        let text = listener.happened(&event);
-        listener.waiting.push_back(text);
+        let known = last.is_some_and(|last| event.id <= last);
+        listener.waiting.push_back(happened(&if known { Told::Update(event) } else { Told::New(event) }));
     }
     let body = stream::unfold(listener, |mut listener| async {
         let text = listener.next().await?;
@@ -248,9 +213,7 @@ async fn listen(
 struct Listener {
     stay: Stay,
     live: broadcast::Receiver<Bytes>,
-    events: broadcast::Receiver<Arc<Event>>,
-    /// The newest event told.
-    last: EventId,
+    events: broadcast::Receiver<Told>,
     /// What the start consists of.
     waiting: VecDeque<Bytes>,
     _place: Counted,
@@ -262,20 +225,21 @@ impl Listener {
         if let Some(text) = self.waiting.pop_front() {
             return Some(text);
         }
-        let event = tokio::select! {
-            () = self.stay.over() => return None,
-            event = self.events.recv() => event.ok()?,
-            text = self.live.recv() => return text.ok(),
-            () = tokio::time::sleep(QUIET) => return Some(COMMENT),
-        };
-        Some(self.happened(&event))
+        tokio::select! {
+            () = self.stay.over() => None,
+            told = self.events.recv() => Some(happened(&told.ok()?)),
+            text = self.live.recv() => text.ok(),
+            () = tokio::time::sleep(QUIET) => Some(COMMENT),
+        }
     }
+}
 
-    fn happened(&mut self, event: &Event) -> Bytes {
-        let name = if event.id > self.last { "event" } else { "update" };
-        self.last = self.last.max(event.id);
-        message(name, Some(event.id), &Happened::of(event))
-    }
+fn happened(told: &Told) -> Bytes {
+    let name = match told {
+        Told::New(_) => "event",
+        Told::Update(_) => "update",
+    };
+    message(name, Some(told.event().changed), &Happened::of(told.event()))
 }
 
 #[cfg(test)]

@@ -58,6 +58,9 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let mut text = Text::default();
     program(&mut text, &state);
     cameras(&mut text, &state);
+    let counts = state.bus.events.counts();
+    let counts = counts.iter().map(|(kind, count)| ([("kind", kind.as_str())], *count as f64));
+    text.metric("fanlight_events_total", Type::Counter, "Events told, by kind.", counts);
     encoders(&mut text, &state.transcoder.states());
     rtsp(&mut text, &state.rtsp_statistics);
     if let Some(server) = &state.webrtc {

@@ -7,6 +7,7 @@
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |
 //! | `/v1/cameras/NAME/mjpeg` | pictures one after the other |
+//! | `/v1/events`, `/v1/events/ID/picture.jpg` | what happened lately, and its pictures |
 //! | `/v1/events/stream` | what changes and happens, as server-sent events |
 //! | `POST /v1/cameras/NAME/commands/COMMAND[/TARGET]` | asks the device |
 //! | `/v1/session` | who is signed in; POST signs in, DELETE out |
@@ -22,6 +23,7 @@ mod assets;
 mod cameras;
 mod events;
 mod guard;
+mod happened;
 mod metrics;
 mod mjpeg;
 mod outputs;
@@ -91,6 +93,9 @@ pub struct HttpState {
     pub outputs: Arc<Outputs>,
     /// From the configuration.
     pub options: Arc<config::Http>,
+    /// What the devices' families offer beside our own paths. They bound their bodies themselves: pictures are larger
+    /// than anything that our own paths take.
+    pub families: Router,
 }
 
 /// The address at the other end of the connection, a request extension that [`serve()`] sets.
@@ -134,12 +139,14 @@ pub fn router(state: HttpState) -> Router {
         .merge(snapshot::routes())
         .merge(mjpeg::routes())
         .merge(events::routes())
+        .merge(happened::routes())
         .merge(whep::routes());
-    guarded(router, state)
+    let families = state.families.clone().with_state(());
+    guarded(router, families, state)
 }
 
-/// Wraps routes in what every request goes through.
-fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
+/// Wraps routes in what every request goes through; `families` only have their bodies to themselves.
+fn guarded(router: Router<HttpState>, families: Router<HttpState>, state: HttpState) -> Router {
     let cors = cors(&state.options.allow_origins);
     let ancestors = Arc::from(frame_ancestors(&state.options.allow_origins));
     let router = router
@@ -147,6 +154,7 @@ fn guarded(router: Router<HttpState>, state: HttpState) -> Router {
         .method_not_allowed_fallback(problem::other_method)
         .layer(middleware::from_fn(whole_body))
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .merge(families.method_not_allowed_fallback(problem::other_method))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::uniform))

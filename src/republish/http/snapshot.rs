@@ -64,13 +64,24 @@ async fn snapshot(
 async fn fresh(device: &Device, stream: &Stream, max_age: Duration) -> Result<KeyPicture, Problem> {
     let newest = stream.newest_key();
     if let Some(picture) = &newest
+        && !picture.card
         && picture.received.elapsed() <= max_age
     {
         return Ok(picture.clone());
     }
     let _interest = stream.demand.register();
-    let after = newest.map_or(0, |picture| picture.number);
-    match tokio::time::timeout(PATIENCE, stream.key_after(after)).await {
+    let (mut shown, known) = newest.map_or((0, 0), |newest| (newest.number, newest.picture));
+    // A doorbell's picture is shown again each second, which makes it no newer.
+    let newer = async {
+        loop {
+            let picture = stream.key_after(shown).await?;
+            if picture.picture > known && !picture.card {
+                return Some(picture);
+            }
+            shown = picture.number;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, newer).await {
         Ok(Some(picture)) => Ok(picture),
         Ok(None) => Err(Problem::new(StatusCode::NOT_FOUND, format!("{} was removed", device.name()))),
         Err(_) => {

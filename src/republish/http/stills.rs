@@ -119,7 +119,7 @@ impl Stills {
         picture: KeyPicture,
         width: Option<u32>,
     ) -> Result<Still, StillError> {
-        let KeyPicture { number, unit, at, received } = picture;
+        let KeyPicture { picture: number, unit, at, received, .. } = picture;
         let ready = (unit.info.codec == Codec::Jpeg).then(|| unit.payload.clone());
         if let (Some(jpeg), None) = (&ready, width) {
             return Ok(Still { jpeg: jpeg.clone(), at, received });

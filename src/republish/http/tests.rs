@@ -73,7 +73,7 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
     let cancel = CancellationToken::new();
     let outputs = Outputs::new(&bus, &transcoder, cancel.clone());
     let state = HttpState {
-        bus,
+        bus: Arc::clone(&bus),
         access: Arc::new(access),
         health,
         rtsp,
@@ -85,6 +85,7 @@ pub(super) fn gateway_with(options: config::Http, access: Access) -> Gateway {
         whep: Arc::new(Whep::new(WhepLimits { offers: 100_000, changes: 100_000, ..WhepLimits::default() })),
         outputs,
         options: Arc::new(options),
+        families: Arc::new(crate::ingest::Doors::default()).routes(&bus),
     };
     Gateway { router: router(state.clone()), state, cancel }
 }
@@ -258,7 +259,8 @@ async fn foreign_errors_and_panics_become_problems_too() {
         .route("/plain", routing::get(|| async { (StatusCode::UNSUPPORTED_MEDIA_TYPE, "only JSON, please") }))
         .route("/bare", routing::get(|| async { StatusCode::UNSUPPORTED_MEDIA_TYPE }))
         .route("/ours", routing::get(|| async { (StatusCode::BAD_GATEWAY, "internal detail") }));
-    let gateway = Gateway { router: guarded(routes, state.clone()), state, cancel: CancellationToken::new() };
+    let gateway =
+        Gateway { router: guarded(routes, Router::new(), state.clone()), state, cancel: CancellationToken::new() };
     assert!(!gateway.get("/panic").await.problem(500).contains("secret"));
     assert_eq!(gateway.get("/plain").await.problem(415), "only JSON, please");
     assert_eq!(gateway.get("/bare").await.problem(415), "this path does not take a body of that content type");

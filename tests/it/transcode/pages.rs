@@ -55,6 +55,7 @@ async fn encoders_are_counted_and_shown_while_they_run() {
         webrtc: None,
         whep: Arc::default(),
         options: Arc::new(Config::default().http),
+        families: axum::Router::new(),
     };
     assert!(!get(&state, "/metrics").await.contains("fanlight_encoders{"));
     let rendition = state.transcoder.rendition(&playing.stream, playing.track, Codec::H264).unwrap();

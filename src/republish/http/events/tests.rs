@@ -1,7 +1,7 @@
 use super::super::tests::{Gateway, device, gateway, testing};
 use super::*;
 use crate::access::Auth;
-use crate::bus::{Reason, ReasonCode, State as DeviceState};
+use crate::bus::{EventKind, Reason, ReasonCode, State as DeviceState};
 use axum::body::BodyDataStream;
 use futures::StreamExt;
 use serde_json::Value;
@@ -161,6 +161,45 @@ async fn events_resume_where_they_were_left() {
         assert!(page.is_quiet());
     }
     gateway.get("/v1/events/stream?last_event_id=x").await.problem(400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_come_live_and_are_resumed() {
+    let gateway = gateway();
+    let events = &gateway.state.bus.events;
+    let mut page = open(&gateway, "", &[]).await;
+    page.state().await;
+    let visit = events.tell("front", EventKind::Visitor, None, None);
+    let told = page.next().await;
+    assert_eq!((told.event.as_str(), &told.data["picture"]), ("event", &Value::Null));
+    let known = told.id.unwrap();
+    let other = events.tell("front", EventKind::Online, None, None);
+    page.next().await;
+    let update = events.update(visit.id, Bytes::from_static(b"face")).unwrap();
+    let told = page.next().await;
+    let id = visit.id.0.to_string();
+    assert_eq!((told.event.as_str(), &told.data["id"]), ("update", &Value::from(id.as_str())));
+    assert_eq!(told.data["picture"], format!("/v1/events/{id}/picture.jpg"));
+    let newest = told.id.unwrap();
+    assert_eq!(newest, update.changed.0.to_string());
+    drop(page);
+
+    // Who knew the visit hears of its picture; who did not hears of both at once.
+    let (before, other) = ((visit.id.0 - 1).to_string(), other.id.0.to_string());
+    for (last, expected) in [
+        (&known, vec![("event", &other), ("update", &newest)]),
+        (&other, vec![("update", &newest)]),
+        (&before, vec![("event", &other), ("event", &newest)]),
+        (&newest, vec![]),
+    ] {
+        let mut page = open(&gateway, "", &[("last-event-id", last)]).await;
+        page.state().await;
+        for (kind, id) in expected {
+            let told = page.next().await;
+            assert_eq!((told.event.as_str(), told.id.as_ref()), (kind, Some(id)), "after {last}");
+        }
+        assert!(page.is_quiet());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -143,7 +143,7 @@ async fn what_has_no_end_ends_with_its_user() {
     let gateway = gateway();
     let endless = || async { Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>()) };
     let routes = Router::new().route("/endless", routing::get(endless));
-    let router = guarded(routes, gateway.state.clone());
+    let router = guarded(routes, Router::new(), gateway.state.clone());
     let request = || {
         let request = Request::builder().uri("/endless").header("host", "fan").header("authorization", testing::VIEWER);
         let mut request = request.body(Body::empty()).unwrap();
