@@ -9,7 +9,7 @@ mod kills;
 mod limits;
 mod on_demand;
 mod playback;
-mod process;
+pub(crate) mod process;
 mod reload;
 mod trouble;
 mod viewers;

@@ -10,6 +10,7 @@ mod corpus;
 mod gateway;
 mod ingest;
 mod ingest_simulated;
+mod iwfcam;
 mod netns;
 mod players;
 mod program;

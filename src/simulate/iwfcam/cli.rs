@@ -1,11 +1,11 @@
 //! `fanlight simulate iwfcam`.
 
-use super::{Camera, Counters, Faults, Options, Shown, Sound, bars, footage};
+use super::{Camera, Counters, Faults, Options, Scene, Shown, Sound, bars, footage};
 use crate::ingest::iwfcam::wire::{DISCOVERY_PORT, Ids, Token};
 use crate::simulate::rtsp::Footage;
 use crate::simulate::{SimulateError, duration, report};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,12 @@ pub struct Args {
     /// Show the demo's street instead of bars
     #[arg(long, conflicts_with = "file")]
     pub street: bool,
+    /// Show the JPEG files of a folder, in the order of their names
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["file", "street"])]
+    pub pictures: Option<PathBuf>,
+    /// So many cameras that are alike, at this address and those after it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub count: u8,
     /// Where to listen, on both ports; several cameras take 127.0.0.21, 127.0.0.22 and so on
     #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST)]
     pub address: Ipv4Addr,
@@ -141,39 +147,70 @@ impl Args {
         }
     }
 
-    /// Switches it on. Blocks while footage is read.
-    fn start(&self) -> Result<Camera, SimulateError> {
+    /// Switches them on. Blocks while footage is read.
+    fn start(&self) -> Result<Vec<Camera>, SimulateError> {
         let mut options = self.options();
         let shown = match &self.file {
             Some(file) => Some(Footage::File(file.clone())),
             None if self.street => Some(Footage::Street),
             None => None,
         };
-        let (scene, sound) = match shown {
-            Some(shown) => {
+        let (scene, sound) = match (shown, &self.pictures) {
+            (Some(shown), _) => {
                 let Shown { scene, fps, samples } = footage(&shown)?;
                 options.fps = fps;
                 options.no_audio |= samples.is_empty();
-                (options.width, options.height) = scene.size();
                 (scene, Sound::new(samples, self.running_adpcm))
             }
-            None => (bars(options.width, options.height)?, Sound::tone(self.running_adpcm)),
+            (None, Some(folder)) => (pictures(folder)?, Sound::tone(self.running_adpcm)),
+            (None, None) => (bars(options.width, options.height)?, Sound::tone(self.running_adpcm)),
         };
+        (options.width, options.height) = scene.size();
         options.fps = self.fps.unwrap_or(options.fps);
-        Camera::start(options, scene, sound)
+        (0..self.count).map(|n| Camera::start(nth(&options, n), scene.clone(), sound.clone())).collect()
     }
 }
 
-/// Runs a camera until `cancel` is cancelled and writes what happens to standard output, one JSON object a line.
+/// The camera that comes so many addresses after the first.
+fn nth(first: &Options, n: u8) -> Options {
+    let address = Ipv4Addr::from(u32::from(first.address).wrapping_add(n.into()));
+    let uid = if n == 0 { first.uid.clone() } else { format!("{}-{n}", first.uid) };
+    let faults = Faults { seed: first.faults.seed.wrapping_add(n.into()), ..first.faults };
+    Options { address, uid, faults, ..first.clone() }
+}
+
+/// The JPEG files of a folder, in the order of their names.
+fn pictures(folder: &Path) -> Result<Scene, SimulateError> {
+    let fault = |text: &str| SimulateError::Footage { footage: folder.display().to_string(), text: text.into() };
+    let entries: Result<Vec<_>, _> =
+        std::fs::read_dir(folder).and_then(Iterator::collect).map_err(SimulateError::System);
+    let mut files: Vec<_> = entries?.into_iter().map(|entry: std::fs::DirEntry| entry.path()).collect();
+    let jpeg = |file: &PathBuf| file.extension().is_some_and(|kind| kind == "jpg" || kind == "jpeg");
+    files.retain(jpeg);
+    files.sort();
+    let bytes: Result<Vec<_>, _> = files.iter().map(std::fs::read).collect();
+    Scene::new(bytes.map_err(SimulateError::System)?).ok_or_else(|| fault("no JPEG files, or some that are none"))
+}
+
+/// Runs cameras until `cancel` is cancelled and writes what happens to standard output, one JSON object a line.
 ///
 /// # Errors
-/// What keeps the camera from starting.
+/// What keeps a camera from starting.
 pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateError> {
-    let (reboot_every, reboot_takes) = (args.reboot_every, args.reboot_takes);
+    let (every, takes) = (args.reboot_every, args.reboot_takes);
     let start = tokio::task::spawn_blocking(move || args.start());
-    let camera = start.await.map_err(|error| SimulateError::System(error.into()))??;
+    let cameras = start.await.map_err(|error| SimulateError::System(error.into()))??;
+    for camera in &cameras {
+        let (address, port) = (camera.media().ip().to_string(), camera.media().port());
+        report(&serde_json::json!({ "event": "started", "address": address, "media_port": port }));
+    }
+    futures::future::join_all(cameras.iter().map(|camera| follow(camera, every, takes, &cancel))).await;
+    Ok(())
+}
+
+/// Tells what happens at a camera, and restarts it as often as was asked for.
+async fn follow(camera: &Camera, reboot_every: Option<Duration>, reboot_takes: Duration, cancel: &CancellationToken) {
     let address = camera.media().ip().to_string();
-    report(&serde_json::json!({ "event": "started", "address": address, "media_port": camera.media().port() }));
     let mut changes = camera.watch();
     let mut before = Counters::default();
     let mut reboots = tokio::time::interval(reboot_every.unwrap_or(Duration::from_secs(1)));
@@ -183,18 +220,17 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateEr
             () = cancel.cancelled() => break,
             _ = reboots.tick(), if reboot_every.is_some() => {
                 camera.reboot(reboot_takes);
-                report(&serde_json::json!({ "event": "rebooting" }));
+                report(&serde_json::json!({ "event": "rebooting", "address": address }));
             }
             changed = changes.changed() => if changed.is_err() { break },
         }
         let now = *changes.borrow_and_update();
         if let Some(event) = name(&before, &now) {
-            report(&serde_json::json!({ "event": event, "counters": now }));
+            report(&serde_json::json!({ "event": event, "address": address, "counters": now }));
             before = now;
         }
     }
-    report(&serde_json::json!({ "event": "stopped", "counters": camera.counters() }));
-    Ok(())
+    report(&serde_json::json!({ "event": "stopped", "address": address, "counters": camera.counters() }));
 }
 
 /// What happened that is worth a line: not every picture.
@@ -244,7 +280,16 @@ mod tests {
         let faults = Faults { loss: 0.05, reorder: 0.03, duplicate: 0.03, malformed: 0.005, seed: 7 };
         assert_eq!(options.faults, faults);
         assert!(parse("").is_ok());
-        for wrong in ["--loss 101", "--loss x", "--ids 1,2", "--token abc", "--slots 9", "--reboot-takes 2s"] {
+        for wrong in [
+            "--loss 101",
+            "--loss x",
+            "--ids 1,2",
+            "--token abc",
+            "--slots 9",
+            "--reboot-takes 2s",
+            "--count 0",
+            "--street --pictures x",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -256,5 +301,27 @@ mod tests {
         assert_eq!(name(&none, &Counters { logins: 1, searches: 1, ..none }), Some("login"));
         assert_eq!(name(&none, &Counters { never: 1, ..none }), Some("forbidden"));
         assert_eq!(name(&Counters { clients: 1, ..none }, &none), Some("gone"));
+    }
+
+    #[tokio::test]
+    async fn several_cameras_show_the_files_of_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let scene = bars(64, 48).unwrap();
+        for (name, n) in [("b.jpg", 1), ("a.jpeg", 0), ("c.txt", 2)] {
+            std::fs::write(folder.path().join(name), scene.picture(n)).unwrap();
+        }
+        let path = folder.path().display();
+        let line = format!("--pictures {path} --count 3 --address 127.0.4.101 --discovery-port 0 --media-port 0");
+        let cameras = parse(&line).unwrap().start().unwrap();
+        let at: Vec<_> = cameras.iter().map(|camera| camera.media().ip().octets()[3]).collect();
+        assert_eq!(at, [101, 102, 103]);
+        let shown = cameras[2].scene();
+        assert_eq!((shown.size(), shown.picture(0)[20..].to_vec()), ((64, 48), shown.picture(2)[20..].to_vec()));
+        assert_ne!(shown.picture(0)[20..], shown.picture(1)[20..]);
+        std::fs::remove_file(folder.path().join("a.jpeg")).unwrap();
+        std::fs::write(folder.path().join("b.jpg"), b"none").unwrap();
+        assert!(matches!(parse(&line).unwrap().start(), Err(SimulateError::Footage { .. })));
+        let (first, second) = (nth(&Options::default(), 0), nth(&Options::default(), 1));
+        assert!(first.uid != second.uid && second.uid.len() <= 32);
     }
 }

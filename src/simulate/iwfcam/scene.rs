@@ -12,14 +12,14 @@ const BLOCK: usize = 1024;
 /// Pictures in a loop.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    pictures: Vec<Vec<u8>>,
+    pictures: Arc<[Vec<u8>]>,
 }
 
 impl Scene {
     /// Pictures in a loop, at least one; each must begin with FF D8.
     pub fn new(pictures: Vec<Vec<u8>>) -> Option<Self> {
         let good = !pictures.is_empty() && pictures.iter().all(|picture| picture.starts_with(&[0xff, 0xd8]));
-        good.then_some(Self { pictures })
+        good.then(|| Self { pictures: pictures.into() })
     }
 
     /// Bars that move before a gradient: pictures of that size that need no footage. 640x480 are about 13 kB each, as
@@ -31,7 +31,7 @@ impl Scene {
         let pictures: Result<Vec<_>, _> =
             (0..count.max(1)).map(|n| bars(width.into(), height.into(), n, count.max(1))).collect();
         let pictures = pictures.map_err(|error| SimulateError::System(std::io::Error::other(error)))?;
-        Ok(Self { pictures })
+        Ok(Self { pictures: pictures.into() })
     }
 
     /// Width and height of the first picture; zero if it is none.

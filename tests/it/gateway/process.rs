@@ -11,12 +11,12 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// The program itself.
-pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_fanlight");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fanlight");
 
 /// A folder with a configuration, and the program that runs on it.
-pub(super) struct Process {
-    pub(super) folder: TempDir,
-    pub(super) child: Child,
+pub(crate) struct Process {
+    pub(crate) folder: TempDir,
+    pub(crate) child: Child,
 }
 
 /// The file names in the folder.
@@ -26,7 +26,7 @@ const LOG: &str = "log.txt";
 
 impl Process {
     /// Starts `fanlight run` on that configuration; `set_up` may add to the folder and to the command.
-    pub(super) fn spawn(config: &str, set_up: impl FnOnce(&Path, &mut Command)) -> Self {
+    pub(crate) fn spawn(config: &str, set_up: impl FnOnce(&Path, &mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(CONFIG), config).unwrap();
         let log = std::fs::File::create(folder.path().join(LOG)).unwrap();
@@ -40,7 +40,7 @@ impl Process {
     }
 
     /// The same, once it serves.
-    pub(super) async fn start(config: &str, set_up: impl FnOnce(&Path, &mut Command)) -> Self {
+    pub(crate) async fn start(config: &str, set_up: impl FnOnce(&Path, &mut Command)) -> Self {
         let process = Self::spawn(config, set_up);
         until("the ports file is there", || process.path(PORTS).exists()).await;
         process
@@ -51,12 +51,12 @@ impl Process {
     }
 
     /// Everything logged so far.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8(std::fs::read(self.path(LOG)).unwrap()).unwrap()
     }
 
     /// Lines of the log at that level which contain the text.
-    pub(super) fn lines(&self, level: &str, text: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, level: &str, text: &str) -> Vec<String> {
         let log = self.log();
         let lines = log.lines().filter(|line| line.contains(&format!(" {level} ")) && line.contains(text));
         lines.map(str::to_owned).collect()
@@ -67,16 +67,16 @@ impl Process {
         ports[key][0].as_str().unwrap().parse().unwrap()
     }
 
-    pub(super) fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.address("http")
     }
 
-    pub(super) fn rtsp(&self) -> SocketAddr {
+    pub(crate) fn rtsp(&self) -> SocketAddr {
         self.address("rtsp")
     }
 
     /// Waits until `/v1/cameras/NAME` says what is asked of it.
-    pub(super) async fn camera(
+    pub(crate) async fn camera(
         &self,
         name: &str,
         headers: &str,
@@ -95,20 +95,20 @@ impl Process {
     }
 
     /// Puts another configuration in place and has it read.
-    pub(super) fn reload(&self, config: &str) {
+    pub(crate) fn reload(&self, config: &str) {
         std::fs::write(self.path(CONFIG), config).unwrap();
         self.signal("HUP");
     }
 
     /// Sends a signal, as the shell does.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
         let sent = std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for its end.
-    pub(super) async fn ends(&mut self) -> ExitStatus {
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
         match timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => status.unwrap(),
             Err(_) => panic!("it does not end:\n{}", self.log()),

@@ -26,7 +26,7 @@ impl Iwfcam {
         if let (State::Start { .. } | State::Live { .. } | State::Login { .. }, Some(lost)) = (&self.state, self.lost)
             && now >= lost + GONE
         {
-            if self.searches >= 2 {
+            if self.searches >= MOST_SEARCHES {
                 let text = format!("{} lets us in but sends no pictures", self.config.name());
                 self.fail(SessionError::new(ReasonCode::Silent, text), now)?;
             } else {
@@ -104,6 +104,11 @@ impl Iwfcam {
         }
         let State::Live { keepalive, answered, heard, resend } = &mut self.state else { return Ok(true) };
         if now >= *heard + SILENT {
+            if self.config.uid.is_some() && self.searches < MOST_SEARCHES {
+                tracing::debug!("no pictures for {} s, so it is searched for", SILENT.as_secs());
+                self.search();
+                return Ok(true);
+            }
             self.lost.get_or_insert(*heard);
             self.later.clear();
             tracing::debug!("no pictures for {} s, so the login is repeated", SILENT.as_secs());

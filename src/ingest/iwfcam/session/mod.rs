@@ -5,7 +5,7 @@
 //! | search | searches at 0, 0.3, 1, 2 and 5 s; from 2 s on also listens where answers to broadcasts go | an answer: login · 8 s: the session ends, and the next begins after the supervisor's back-off |
 //! | login  | closes the session before, if there was one; two logins 20 ms apart, each second | accepted: start · other ids: once more with these · full: again and again for 12 s · 5 unanswered: a failed attempt · 3 of those, or the token refused: the session ends |
 //! | start  | two live requests 20 ms apart, each half second, four times | media or an answer: live · 2.5 s: login |
-//! | live   | a live request every 2 s, two if the last had no answer; each second after 3 s without pictures | 6 s without pictures: login from the same port · 15 s: search · closed by the camera: login |
+//! | live   | a live request every 2 s, two if the last had no answer; each second after 3 s without pictures | 6 s without pictures: login from the same port, or a search if its `uid` is known: it may be elsewhere · 15 s: search · closed by the camera: login |
 //! | stop   | live off twice, close twice, 15 ms apart | an answer, or 300 ms |
 //!
 //! Times are those of the vendor's app and of two clients known to work. A camera lets go of a client that it has not
@@ -67,6 +67,8 @@ const QUIET: Duration = ms(3_000);
 const RESEND: Duration = ms(1_000);
 const SILENT: Duration = ms(6_000);
 const GONE: Duration = ms(15_000);
+/// Searches without a picture after the last of them.
+const MOST_SEARCHES: u32 = 2;
 /// Pauses before the login after the camera closed the session once, twice, three times within [`KICKS_WITHIN`].
 const KICKED: [Duration; 3] = [ms(0), ms(1_000), ms(3_000)];
 const KICKS_WITHIN: Duration = ms(30_000);

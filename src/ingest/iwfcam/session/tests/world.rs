@@ -1,11 +1,48 @@
 //! A gateway and a simulated camera in invented time.
 
 use super::*;
+use crate::ingest::Source;
+use crate::ingest::supervisor::{BackOff, Pace};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const CAMERA: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 21);
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 50);
 /// One way.
 pub(super) const LATENCY: Duration = ms(2);
+
+/// What the supervisor does between sessions, with the worst luck.
+pub(super) struct Supervised {
+    back_off: BackOff,
+    memory: Memory,
+    again: Option<Instant>,
+}
+
+impl Supervised {
+    pub(super) fn new(memory: Memory) -> Self {
+        let pace = Source::Iwfcam(config()).pace(Pace::default());
+        let mut back_off = BackOff::new(pace);
+        for code in [ReasonCode::Unreachable, ReasonCode::Busy] {
+            // At the end of the scale.
+            for _ in 0..9 {
+                let _ = back_off.after(code, Duration::ZERO, 1.0);
+            }
+        }
+        Self { back_off, memory, again: None }
+    }
+
+    fn look(&mut self, world: &mut World) {
+        match (&world.ended, self.again) {
+            (Some(Err(error)), None) => {
+                self.again = Some(world.now + self.back_off.after(error.code, Duration::ZERO, 1.0));
+            }
+            (Some(_), Some(again)) if again <= world.now => {
+                self.again = None;
+                world.restart(config(), self.memory.clone());
+            }
+            _ => {}
+        }
+    }
+}
 
 /// A gateway, a camera, and the network between them. Time goes in steps of a millisecond.
 pub(super) struct World {
@@ -34,6 +71,10 @@ pub(super) struct World {
     pub(super) lost: u64,
     pub(super) sent: Vec<(Instant, Bytes)>,
     pub(super) happened: Vec<Happened>,
+    /// Pieces of pictures that came to the gateway, by the picture's number.
+    pub(super) pieces: BTreeMap<u16, BTreeSet<u16>>,
+    /// Pictures that came to it in all their pieces.
+    pub(super) whole: BTreeSet<u16>,
 }
 
 pub(super) fn options() -> Options {
@@ -76,6 +117,8 @@ impl World {
             lost: 0,
             sent: Vec::new(),
             happened: Vec::new(),
+            pieces: BTreeMap::new(),
+            whole: BTreeSet::new(),
         };
         world.poll();
         world
@@ -155,7 +198,7 @@ impl World {
         for datagram in datagrams {
             let due = self.now + LATENCY;
             if let Some(garbage) = self.down.garbage() {
-                self.to_gateway.push((due, Datagram { bytes: garbage, ..datagram.clone() }));
+                self.to_gateway.push((due, Datagram { bytes: garbage, piece: None, ..datagram.clone() }));
             }
             self.to_gateway.extend(self.down.pass(datagram).into_iter().map(|datagram| (due, datagram)));
         }
@@ -165,6 +208,14 @@ impl World {
     pub(super) fn run(&mut self, millis: u64) {
         for _ in 0..millis {
             self.step();
+        }
+    }
+
+    /// Lets so many milliseconds pass; a session that ends is followed by another after the longest wait there is.
+    pub(super) fn run_supervised(&mut self, millis: u64, supervisor: &mut Supervised) {
+        for _ in 0..millis {
+            self.step();
+            supervisor.look(self);
         }
     }
 
@@ -212,6 +263,13 @@ impl World {
             let Some((link, _)) = self.links.iter().find(|(_, port)| *port == datagram.to.port()) else { continue };
             let (link, port) = (*link, if datagram.from == Port::Discovery { 10_104 } else { 17_900 });
             let from = SocketAddr::from((self.address, port));
+            if let Some(piece) = datagram.piece.filter(|piece| piece.video && link == MEDIA) {
+                let pieces = self.pieces.entry(piece.number).or_default();
+                pieces.insert(piece.fragment);
+                if pieces.len() == usize::from(piece.fragments) {
+                    self.whole.insert(piece.number);
+                }
+            }
             self.input(|session, now| session.received(link, from, &datagram.bytes, now));
         }
         if self.wake.is_some_and(|wake| wake <= now) {
