@@ -11,7 +11,7 @@ pub struct Doors {
     /// Bells that upload their visitors' pictures.
     pub bells: mini_doorbell::Bells,
     /// Pictures that are pushed by HTTP and FTP.
-    pub pushes: push::Pushes,
+    pub pushes: Arc<push::Pushes>,
 }
 
 impl Doors {

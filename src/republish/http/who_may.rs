@@ -44,6 +44,7 @@ const ROWS: &[(&str, &[(&str, Door)])] = &[
     ("/v1/events/stream", &[("GET", Sees)]),
     ("/v1/events/{id}/picture.jpg", &[("GET", Sees)]),
     ("/v1/cameras/{name}/commands/{*command}", &[("POST", Commands)]),
+    ("/v1/cameras/{name}/push", &[("POST", Commands), ("PUT", Commands)]),
     ("/whep/{name}", &[("GET", Sees), ("POST", Sees)]),
     ("/whep/{name}/sub", &[("GET", Sees), ("POST", Sees)]),
     ("/{name}/whep", &[("GET", Sees), ("POST", Sees)]),
