@@ -2,6 +2,7 @@
 
 use super::BellId;
 use super::visits::Visit;
+use crate::ingest::Doors;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,14 +88,14 @@ pub struct Stranger {
 /// A camera's place at the door; dropping it gives it up.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    bells: Arc<super::Doors>,
+    bells: Arc<Doors>,
     serial: u64,
     news: mpsc::Receiver<News>,
 }
 
 impl Inbox {
     /// Takes that bell from now on, or any that no other names.
-    pub(super) fn new(doors: Arc<super::Doors>, id: Option<BellId>) -> Self {
+    pub(super) fn new(doors: Arc<Doors>, id: Option<BellId>) -> Self {
         let (inbox, news) = mpsc::channel(INBOX);
         let mut known = doors.bells.lock();
         known.serial += 1;
@@ -263,7 +264,7 @@ impl Bells {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Doors;
+    use super::Doors;
     use super::super::wire::{Header, function};
     use super::*;
 
