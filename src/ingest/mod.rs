@@ -17,6 +17,7 @@ mod publish;
 pub mod push;
 pub mod rtsp;
 mod running;
+mod serve;
 pub mod session;
 mod source;
 pub mod still;
