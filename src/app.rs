@@ -10,9 +10,9 @@ pub use listen::PortError;
 use crate::access::{Access, CertificateError, Tls};
 use crate::bus::{Bus, LINGER};
 use crate::config::{self, Auth, CertificateFiles, Config, Listen, UdpPorts};
-use crate::ingest::{Doors, Source, mini_doorbell};
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
+use crate::ingest::{Doors, Source, mini_doorbell};
 use crate::republish::health::Health;
 use crate::republish::http::{self, HttpState, Site};
 use crate::republish::rtp::Feeds;
@@ -285,7 +285,16 @@ impl App {
             });
         }
         let Addresses { http, https, rtsp, rtsps, webrtc, mini_doorbell, .. } = &addresses;
-        tracing::info!(?http, ?https, ?rtsp, ?rtsps, ?webrtc, ?mini_doorbell, cameras = config.cameras.len(), "started");
+        tracing::info!(
+            ?http,
+            ?https,
+            ?rtsp,
+            ?rtsps,
+            ?webrtc,
+            ?mini_doorbell,
+            cameras = config.cameras.len(),
+            "started"
+        );
         Ok(Self { started: config, cameras, state, site, tls, bells, addresses, viewers, root, serving })
     }
 

@@ -4,8 +4,8 @@ use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
 use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
-use super::{mini_doorbell, webrtc};
 use super::{Auth, Camera, CertificateFiles, Config, Http, Https, MiniDoorbell, Rtsp, Rtsps, Store, User, Webrtc};
+use super::{mini_doorbell, webrtc};
 use crate::ingest::{Rotation, Source};
 
 /// Sections that later versions will know.
@@ -62,7 +62,12 @@ fn switch<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 
 /// Addresses bound so far, with the key that set them.
 pub(super) type Taken = Vec<(Listen, &'static str)>;
 
-pub(super) fn listen(fields: &mut Fields<'_, '_>, key: &'static str, default: Vec<Listen>, taken: &mut Taken) -> Vec<Listen> {
+pub(super) fn listen(
+    fields: &mut Fields<'_, '_>,
+    key: &'static str,
+    default: Vec<Listen>,
+    taken: &mut Taken,
+) -> Vec<Listen> {
     let context = fields.context;
     let found: Vec<(Option<Place>, Listen)> = match fields.take("listen") {
         None => default.into_iter().map(|listen| (None, listen)).collect(),
@@ -175,7 +180,13 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
 }
 
 /// A section that is not there takes its default ports, unless they are taken.
-pub(super) fn default_ports(context: &Context<'_>, place: Place, key: &'static str, listens: &[Listen], taken: &mut Taken) {
+pub(super) fn default_ports(
+    context: &Context<'_>,
+    place: Place,
+    key: &'static str,
+    listens: &[Listen],
+    taken: &mut Taken,
+) {
     for listen in listens {
         if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
             let port = listen.port;
