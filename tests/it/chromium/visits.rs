@@ -6,12 +6,16 @@ use super::{proxy, shows_something};
 use crate::support::chromium::{Browser, Scheme};
 use bytes::Bytes;
 use fanlight::bus::{Device, DeviceOptions, Event, EventKind, Limits, State, Stream, SubStream, TrackId, Upstream};
+use fanlight::ingest::mini_doorbell::BellId;
+use fanlight::ingest::mini_doorbell::wire::{Carrier, Header, function};
 use fanlight::media::{AccessUnit, Codec, Format, MediaTime, TrackInfo, VideoFormat};
 use fanlight::simulate::rtsp::{Audio, Clip, Footage, Video};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// Pictures of visitors.
 fn faces() -> &'static [Bytes] {
@@ -38,7 +42,7 @@ impl Bell {
             name: name.into(),
             family: "mini_doorbell",
             main: Arc::clone(&stream),
-            sub: SubStream::Main,
+            sub: SubStream::None,
             upstream: Upstream::new(1),
             viewers: Arc::default(),
         });
@@ -200,6 +204,54 @@ async fn a_wall_tablet_shows_a_visitor_large_for_a_while() {
         browser.until("and goes again", "return !document.querySelector('dialog[open]')").await;
         assert_eq!(browser.console().await, Vec::<String>::new());
     }
+    browser.close().await;
+}
+
+/// A doorbell's own way: one connection, a header and the picture.
+async fn upload(house: &House, id: BellId, sequence: u16, face: &Bytes) {
+    let image = turbojpeg::decompress(face, turbojpeg::PixelFormat::RGB).unwrap();
+    let small = turbojpeg::compress(image.as_deref(), 30, turbojpeg::Subsamp::Sub2x2).unwrap();
+    let header = Header::new(id, function::VISITOR, sequence, small.len().try_into().unwrap());
+    let mut socket = TcpStream::connect(house.app().addresses().mini_doorbell[0]).await.unwrap();
+    socket.write_all(&header.write(Carrier::Tcp)).await.unwrap();
+    socket.write_all(&small).await.unwrap();
+    socket.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_bell_rings_and_an_unknown_one_says_what_to_paste() {
+    let (known, unknown) = (BellId([0, 0xff, 2, 0, 1, 2, 3, 0]), BellId([0, 0xff, 2, 0, 9, 8, 7, 0]));
+    let who = "auth: none\nmini_doorbell: { listen: \"127.0.0.1:0\" }";
+    let bell = format!("  front_door: {{ source: \"mini-doorbell://{known}\", rotate: 0 }}\n");
+    let house = House::with(who, Vec::new(), &bell).await;
+    let browser = Browser::start().await;
+    browser.open(&house.url("/")).await;
+    let waits = "return document.querySelector('[data-name=front_door] .cover')?.innerText === 'No picture yet'";
+    browser.until("the bell has shown nothing yet", waits).await;
+    browser.run("window.same = true", &[]).await;
+    upload(&house, known, 1, &faces()[5]).await;
+    browser.until("the visitor is there", &cards(1)).await;
+    shows_something(&browser, ".visit img").await;
+    let tile = "const tile = document.querySelector('[data-name=front_door]'); \
+                return tile.querySelector('img').naturalWidth && tile.querySelector('.badge').innerText === 'just now'";
+    browser.until("the tile shows it, with its age", tile).await;
+
+    upload(&house, unknown, 1, &faces()[8]).await;
+    let card =
+        "return document.querySelector('.bell img')?.naturalWidth && document.querySelector('.bell pre').textContent";
+    let lines = browser.until("the new bell is there", card).await;
+    let config = format!("http: {{ listen: \"127.0.0.1:0\" }}\ncameras:\n{}", lines.as_str().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fanlight.yaml");
+    std::fs::write(&file, config).unwrap();
+    fanlight::config::load(&file).unwrap_or_else(|mistakes| panic!("the lines on the page are wrong: {mistakes}"));
+    assert!(text(&browser, ".bell").await.contains(&unknown.to_string()));
+    assert_eq!(browser.run("return window.same", &[]).await, true, "without loading the page again");
+    for (width, height, scheme) in [(360, 740, Scheme::Light), (1280, 800, Scheme::Dark)] {
+        browser.view(width, height, scheme).await;
+        super::looks::faultless(&browser, &format!("bells-{width}")).await;
+    }
+    assert_eq!(browser.console().await, Vec::<String>::new());
     browser.close().await;
 }
 
