@@ -131,14 +131,16 @@ function fit() {
   const { width, top } = wall.getBoundingClientRect();
   const gap = Number.parseFloat(getComputedStyle(wall).columnGap) || 0;
   const more = kiosk ? 0 : first.querySelector(".caption").offsetHeight + 2;
-  const height = kiosk ? innerHeight : innerHeight - (top + scrollY) - gap;
+  // A new doorbell is there for a while only: it moves the pictures down and makes none of them smaller.
+  const bell = byId("bells").offsetHeight;
+  const height = kiosk ? innerHeight : innerHeight - (top + scrollY) - gap + (bell && bell + gap);
   const row = greatest(aspects, width, height, gap, more);
   const few = kiosk || (innerWidth > 640 && row > Math.max(176, Math.min(innerWidth * 0.17, 416)));
   wall.classList.toggle("few", few);
   if (few) wall.style.setProperty("--row", `${row}px`);
   // Rows reach both edges where that still fits.
   wall.classList.toggle("even", few && !kiosk);
-  if (wall.getBoundingClientRect().bottom + scrollY > innerHeight) wall.classList.remove("even");
+  if (!bell && wall.getBoundingClientRect().bottom + scrollY > innerHeight) wall.classList.remove("even");
   // The last row of several is not stretched, unless that makes it end with the others and hardly any taller.
   wall.classList.remove("rows");
   const ends = [...wall.children].filter((tile) => tile.offsetTop === last.offsetTop);
