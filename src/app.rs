@@ -10,9 +10,9 @@ pub use listen::PortError;
 use crate::access::{Access, CertificateError, Tls};
 use crate::bus::{Bus, LINGER};
 use crate::config::{self, Auth, CertificateFiles, Config, Listen, UdpPorts};
-use crate::ingest::Doors;
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
+use crate::ingest::{Doors, Source, mini_doorbell};
 use crate::republish::health::Health;
 use crate::republish::http::{self, HttpState, Site};
 use crate::republish::rtp::Feeds;
@@ -77,6 +77,8 @@ pub struct Addresses {
     pub rtsp_udp_ports: Vec<(u16, u16)>,
     /// WebRTC, UDP and TCP; empty if it is off.
     pub webrtc: Vec<SocketAddr>,
+    /// Where mini doorbells upload to; empty if there is none.
+    pub mini_doorbell: Vec<SocketAddr>,
 }
 
 /// Why the program cannot start.
@@ -107,6 +109,7 @@ pub struct App {
     state: HttpState,
     site: Arc<ArcSwap<Site>>,
     tls: Option<Arc<Tls>>,
+    bells: Arc<mini_doorbell::Server>,
     addresses: Addresses,
     /// Cancelled to stop listening and to end viewers.
     viewers: CancellationToken,
@@ -117,11 +120,12 @@ pub struct App {
 }
 
 /// As many RTSP connections as file descriptors allow, with some left for pages, cameras and files.
-fn rtsp_options(feeds: &Arc<Feeds>) -> rtsp::Options {
+fn rtsp_options(feeds: &Arc<Feeds>, transcoder: &Arc<Transcoder>) -> rtsp::Options {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let options = rtsp::Options::default();
     let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    rtsp::Options { connections: options.connections.min(most), feeds: Arc::clone(feeds), ..options }
+    let (feeds, transcoder) = (Arc::clone(feeds), Arc::clone(transcoder));
+    rtsp::Options { connections: options.connections.min(most), feeds, transcoder, ..options }
 }
 
 fn webrtc_options(config: &config::Webrtc, feeds: Arc<Feeds>) -> webrtc::Options {
@@ -157,9 +161,16 @@ impl App {
             UdpPorts::Any => Some((0, 0)),
             UdpPorts::Pair(rtp) => Some((rtp, rtp + 1)),
         };
-        // Viewers of both protocols share the packets.
+        // Viewers of both protocols share the packets and the encoders.
         let feeds = Arc::<Feeds>::default();
-        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options(&feeds)).map_err(|error| {
+        let transcoder = Arc::new(Transcoder::new(transcode::Options {
+            program: options.program.clone().unwrap_or_else(transcode::own_program),
+            pipelines: options.pipelines.clone(),
+            linger: options.linger,
+            ..transcode::Options::default()
+        }));
+        let rtsp_options = rtsp_options(&feeds, &transcoder);
+        let mut rtsp = rtsp::Server::bind(&rtsp_addresses, udp_ports, rtsp_options).map_err(|error| {
             let key = if error.protocol == "UDP" { listen::UDP_PORTS } else { "rtsp: listen" };
             PortError::new(key, error.address, error.source)
         })?;
@@ -176,6 +187,9 @@ impl App {
                     .map_err(|error| PortError::new(listen::WEBRTC, error.address, error.source))?,
             ),
         };
+        // Ports that devices call listen as configured, users or not.
+        let bell_listeners = listen::bind("mini_doorbell: listen", &config.mini_doorbell.listen).await?;
+        let presence_sockets = listen::bind_udp("mini_doorbell: presence", &config.mini_doorbell.presence).await?;
         let addresses = Addresses {
             http: listen::addresses(&web_listeners),
             https: listen::addresses(&https_listeners),
@@ -183,6 +197,7 @@ impl App {
             rtsps: rtsp.tls_addrs(),
             rtsp_udp_ports: rtsp.udp_ports(),
             webrtc: webrtc.as_ref().map(|webrtc| webrtc.local_addrs()).unwrap_or_default(),
+            mini_doorbell: listen::addresses(&bell_listeners),
         };
         if let Some(path) = &options.ports_file {
             let failed = |source| StartError::PortsFile { path: path.clone(), source };
@@ -195,12 +210,6 @@ impl App {
             );
         }
 
-        let transcoder = Arc::new(Transcoder::new(transcode::Options {
-            program: options.program.clone().unwrap_or_else(transcode::own_program),
-            pipelines: options.pipelines.clone(),
-            linger: options.linger,
-            ..transcode::Options::default()
-        }));
         let doors = Arc::<Doors>::default();
         let mut cameras = Cameras::new(Arc::clone(&bus), Arc::clone(&doors), options, root.child_token());
         cameras.become_those(&config.cameras).await;
@@ -228,6 +237,7 @@ impl App {
         };
         let rtsp_up = (register("rtsp", &addresses.rtsp), register("rtsps", &addresses.rtsps));
         let webrtc_up = register("webrtc", &addresses.webrtc);
+        let bells_up = register("mini_doorbell", &addresses.mini_doorbell);
         let (http_up, https_up) = (register("http", &addresses.http), register("https", &addresses.https));
         let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
         serving.spawn(async move {
@@ -251,6 +261,20 @@ impl App {
                 drop(up);
             });
         }
+        let plan = cameras.usual_plan("", Source::MiniDoorbell(mini_doorbell::Config::default()));
+        let unknown = config.mini_doorbell.unknown;
+        let bells = mini_doorbell::Server::new(&bus, plan, unknown, mini_doorbell::Options::default());
+        let serve = Arc::clone(&bells).serve(bell_listeners, viewers.clone());
+        serving.spawn(async move {
+            serve.await;
+            drop(bells_up);
+        });
+        for socket in presence_sockets {
+            serving.spawn(Arc::clone(&bells).listen_for_presence(socket, viewers.clone()));
+        }
+        if let Some(announce) = config.mini_doorbell.announce {
+            serving.spawn(Arc::clone(&bells).announce(announce, viewers.clone()));
+        }
         if let Some(tls) = tls.clone() {
             let cancel = root.child_token();
             tokio::spawn(async move {
@@ -260,9 +284,18 @@ impl App {
                 }
             });
         }
-        let Addresses { http, https, rtsp, rtsps, webrtc, .. } = &addresses;
-        tracing::info!(?http, ?https, ?rtsp, ?rtsps, ?webrtc, cameras = config.cameras.len(), "started");
-        Ok(Self { started: config, cameras, state, site, tls, addresses, viewers, root, serving })
+        let Addresses { http, https, rtsp, rtsps, webrtc, mini_doorbell, .. } = &addresses;
+        tracing::info!(
+            ?http,
+            ?https,
+            ?rtsp,
+            ?rtsps,
+            ?webrtc,
+            ?mini_doorbell,
+            cameras = config.cameras.len(),
+            "started"
+        );
+        Ok(Self { started: config, cameras, state, site, tls, bells, addresses, viewers, root, serving })
     }
 
     /// The addresses really bound.
@@ -273,6 +306,11 @@ impl App {
     /// The devices.
     pub fn bus(&self) -> &Arc<Bus> {
         &self.state.bus
+    }
+
+    /// What takes doorbells' uploads.
+    pub fn bells(&self) -> &Arc<mini_doorbell::Server> {
+        &self.bells
     }
 
     /// Renditions and stills.
@@ -304,6 +342,7 @@ impl App {
         if let Err(mistakes) = self.state.transcoder.reload() {
             mistakes.iter().for_each(|mistakes| tracing::error!("{mistakes}; the pipelines stay as they were"));
         }
+        self.bells.set_unknown(config.mini_doorbell.unknown);
         self.cameras.become_those(&config.cameras).await;
         self.state.health.set_config_ok(true);
         tracing::info!(cameras = config.cameras.len(), "the configuration was read again");
@@ -342,6 +381,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare("rtsp: listen", old.rtsp.listen == new.rtsp.listen);
     compare("rtsp: udp_ports", old.rtsp.udp_ports == new.rtsp.udp_ports);
     compare("webrtc: listen", old.webrtc.listen == new.webrtc.listen);
+    compare("mini_doorbell: listen", old.mini_doorbell.listen == new.mini_doorbell.listen);
+    compare("mini_doorbell: presence", old.mini_doorbell.presence == new.mini_doorbell.presence);
+    compare("mini_doorbell: announce", old.mini_doorbell.announce == new.mini_doorbell.announce);
     compare("store: path", old.store == new.store);
     if is_closed(old) && !is_closed(new) {
         // The listeners are on loopback still.

@@ -24,10 +24,12 @@ pub(crate) use tls::blind_tls;
 
 pub use crate::config::{Auth, Role, User};
 
+use crate::config::Secret;
 use arc_swap::ArcSwap;
 use digest::{NonceAge, Nonces};
 use memory::Memory;
 use session::Sessions;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +109,11 @@ pub struct Access {
     nonces: Nonces,
     limiter: Limiter,
     good: Memory<Arc<User>>,
+    /// What devices show for their cameras, by the cameras' names.
+    tokens: ArcSwap<HashMap<String, Secret>>,
+    /// Right tokens with the addresses that showed them: these are heard although others behind the same address, as
+    /// behind a container's bridge, have had too many failures.
+    good_tokens: Memory<()>,
     /// Wrong logins, so that a client which repeats one costs nothing and is no attack.
     bad: Memory<()>,
     /// argon2 takes 19 MiB and a core: one at a time.
@@ -158,6 +165,8 @@ impl Access {
             nonces: Nonces::new(limits.nonce),
             limiter: Limiter::new(limits.failures, limits.forgive, limits.addresses),
             good: Memory::new(limits.remember, limits.logins),
+            tokens: ArcSwap::default(),
+            good_tokens: Memory::new(limits.remember, limits.logins),
             bad: Memory::new(limits.remember, limits.logins),
             turn: Semaphore::new(1),
             queue: Semaphore::new(limits.waiting),
@@ -192,6 +201,44 @@ impl Access {
         self.good.clear();
         self.bad.clear();
         self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    /// Replaces the tokens of cameras, after a reload.
+    pub fn replace_tokens(&self, tokens: impl IntoIterator<Item = (String, Secret)>) {
+        self.tokens.store(Arc::new(tokens.into_iter().collect()));
+        self.good_tokens.clear();
+    }
+
+    /// Checks what a device shows as the token of its camera. A wrong one is a failure of its address.
+    pub fn check_token(&self, peer: IpAddr, camera: &str, token: &str) -> HttpVerdict {
+        match self.token_fits(peer, camera, token) {
+            Some(true) => HttpVerdict::Granted(None),
+            Some(false) => {
+                self.failed(peer, camera, "a camera's token stands under its `source: push:`");
+                HttpVerdict::Denied
+            }
+            None => HttpVerdict::Limited,
+        }
+    }
+
+    /// Whether that is the token of the camera; `None` if the address has had too many failures to be told. A wrong one
+    /// is no failure yet: it may be something else.
+    pub(crate) fn token_fits(&self, peer: IpAddr, camera: &str, token: &str) -> Option<bool> {
+        let login = self.good_tokens.hash(&[&peer.to_canonical().to_string(), camera, token]);
+        if self.good_tokens.get(&login).is_some() {
+            return Some(true);
+        }
+        if self.limiter.is_limited(peer) {
+            return None;
+        }
+        // Where there is no such camera the same is done, so that the time does not tell.
+        let tokens = self.tokens.load();
+        let right = tokens.get(camera).map_or(NOBODY, |right| right.reveal());
+        let fits = bool::from(right.as_bytes().ct_eq(token.as_bytes())) && tokens.contains_key(camera);
+        if fits {
+            self.good_tokens.put(login, ());
+        }
+        Some(fits)
     }
 
     /// Changes whenever users were replaced: then each session asks [`Self::is_valid`] and ends if it is not.

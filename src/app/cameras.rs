@@ -3,7 +3,7 @@
 use super::Options;
 use crate::bus::{Bus, Upstream};
 use crate::config::Camera;
-use crate::ingest::{self, Doors, Plan, Running};
+use crate::ingest::{self, Doors, Plan, Running, Source};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,12 +76,19 @@ impl Cameras {
         Plan {
             on_demand: camera.on_demand,
             max_connections: Some(camera.max_connections),
+            rotation: camera.rotation,
+            ..self.usual_plan(&camera.name, camera.source.clone())
+        }
+    }
+
+    /// A camera with that source and nothing more said.
+    pub(super) fn usual_plan(&self, name: &str, source: Source) -> Plan {
+        Plan {
             pace: self.options.pace,
             patience: self.options.patience,
             linger: self.options.linger,
-            rotation: camera.rotation,
             doors: Arc::clone(&self.doors),
-            ..Plan::new(&camera.name, camera.source.clone())
+            ..Plan::new(name, source)
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// Never proposed: ours, or usually somebody else's (Frigate and go2rtc: 1984, 5000, 8554, 8555, 8971).
-const SPOKEN_FOR: [u16; 10] = [1984, 5000, 8000, 8001, 8322, 8443, 8484, 8554, 8555, 8971];
+const SPOKEN_FOR: [u16; 11] = [1984, 5000, 8000, 8001, 8322, 8443, 8484, 8554, 8555, 8971, 39_090];
 
 /// A port that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,21 @@ fn free_udp_pair(taken: SocketAddr) -> Option<u16> {
     let from = taken.port().max(1024).next_multiple_of(2);
     let mut candidates = (from..=from.saturating_add(200)).step_by(2).filter(|port| !SPOKEN_FOR.contains(port));
     candidates.find(|&port| free(port) && port.checked_add(1).is_some_and(free))
+}
+
+/// Binds UDP sockets for one key of the configuration.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) async fn bind_udp(key: &'static str, listens: &[Listen]) -> Result<Vec<tokio::net::UdpSocket>, PortError> {
+    let bind = |address: SocketAddr| {
+        let bound = UdpSocket::bind(address).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            tokio::net::UdpSocket::from_std(socket)
+        });
+        bound.map_err(|error| PortError { free: None, ..PortError::new(key, address, error) })
+    };
+    resolve(key, listens).await?.into_iter().map(bind).collect()
 }
 
 /// The addresses really bound.

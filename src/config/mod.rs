@@ -9,6 +9,7 @@
 
 mod http;
 mod mask;
+mod mini_doorbell;
 mod mistakes;
 pub(crate) mod read;
 mod secret;
@@ -19,6 +20,7 @@ mod values;
 mod webrtc;
 
 pub use http::Http;
+pub use mini_doorbell::{Announce, MiniDoorbell, Unknown};
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 pub use users::{HashError, check_hash, is_user_name};
@@ -58,6 +60,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// What is kept on disk.
     pub store: Store,
+    /// The port that mini doorbells call.
+    pub mini_doorbell: MiniDoorbell,
     /// In the order of the file.
     pub cameras: Vec<Camera>,
     /// What is doubtful but no mistake; each is worth a line in the log.
@@ -88,6 +92,7 @@ impl Default for Config {
             auth: Auth::Users,
             users: Vec::new(),
             store: Store { path: PathBuf::from("data"), named: false },
+            mini_doorbell: MiniDoorbell::OFF,
             cameras: Vec::new(),
             warnings: Vec::new(),
         }

@@ -4,12 +4,12 @@ use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
 use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
-use super::webrtc;
-use super::{Auth, Camera, CertificateFiles, Config, Http, Https, Rtsp, Rtsps, Store, User, Webrtc};
+use super::{Auth, Camera, CertificateFiles, Config, Http, Https, MiniDoorbell, Rtsp, Rtsps, Store, User, Webrtc};
+use super::{mini_doorbell, webrtc};
 use crate::ingest::{Rotation, Source};
 
 /// Sections that later versions will know.
-const LATER: [&str; 6] = ["mqtt", "dns", "mini_doorbell", "vesync", "ftp", "outlets"];
+const LATER: [&str; 5] = ["mqtt", "dns", "vesync", "ftp", "outlets"];
 /// Cameras for the home serve fewer clients than this.
 const MANY_CONNECTIONS: usize = 8;
 
@@ -17,7 +17,7 @@ const MANY_CONNECTIONS: usize = 8;
 pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
     let default = Config::default();
     let mut taken = Vec::new();
-    let config = Config {
+    let mut config = Config {
         http: http(&mut fields, default.http, &mut taken),
         https: https(&mut fields, &mut taken),
         rtsp: rtsp(&mut fields, default.rtsp, &mut taken),
@@ -26,9 +26,11 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
         users: users(&mut fields),
         auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
         store: store(&mut fields),
+        mini_doorbell: MiniDoorbell::OFF,
         cameras: cameras(&mut fields),
         warnings: Vec::new(),
     };
+    config.mini_doorbell = mini_doorbell::read(&mut fields, &config.cameras, &mut taken);
     fields.later(&LATER);
     fields.finish();
     config
@@ -43,7 +45,7 @@ pub(crate) fn only_users(mut fields: Fields<'_, '_>) -> Vec<User> {
 }
 
 /// A mapping under a key, or `None` where it is absent or no mapping.
-fn section<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
+pub(super) fn section<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 'c>> {
     let node = fields.take(name)?;
     Fields::of(fields.context, node)
 }
@@ -58,9 +60,14 @@ fn switch<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 
 }
 
 /// Addresses bound so far, with the key that set them.
-type Taken = Vec<(Listen, &'static str)>;
+pub(super) type Taken = Vec<(Listen, &'static str)>;
 
-fn listen(fields: &mut Fields<'_, '_>, key: &'static str, default: Vec<Listen>, taken: &mut Taken) -> Vec<Listen> {
+pub(super) fn listen(
+    fields: &mut Fields<'_, '_>,
+    key: &'static str,
+    default: Vec<Listen>,
+    taken: &mut Taken,
+) -> Vec<Listen> {
     let context = fields.context;
     let found: Vec<(Option<Place>, Listen)> = match fields.take("listen") {
         None => default.into_iter().map(|listen| (None, listen)).collect(),
@@ -173,7 +180,13 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
 }
 
 /// A section that is not there takes its default ports, unless they are taken.
-fn default_ports(context: &Context<'_>, place: Place, key: &'static str, listens: &[Listen], taken: &mut Taken) {
+pub(super) fn default_ports(
+    context: &Context<'_>,
+    place: Place,
+    key: &'static str,
+    listens: &[Listen],
+    taken: &mut Taken,
+) {
     for listen in listens {
         if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
             let port = listen.port;

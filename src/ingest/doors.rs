@@ -11,13 +11,13 @@ pub struct Doors {
     /// Bells that upload their visitors' pictures.
     pub bells: mini_doorbell::Bells,
     /// Pictures that are pushed by HTTP and FTP.
-    pub pushes: push::Pushes,
+    pub pushes: Arc<push::Pushes>,
 }
 
 impl Doors {
     /// What the families offer by HTTP, for cameras on that bus. Who may use it is asked before; each route bounds the
     /// body that it takes, and answers a request that is wrong with a text.
     pub fn routes(self: &Arc<Self>, bus: &Arc<Bus>) -> Router {
-        push::routes(self, bus)
+        push::routes(self, bus).merge(mini_doorbell::routes(self))
     }
 }

@@ -167,6 +167,6 @@ fn adapters(plan: &Plan) -> (Box<dyn Adapter>, Option<Box<dyn Adapter>>) {
         }
         Source::MiniDoorbell(config) => (Box::new(MiniDoorbell::new(config, Arc::clone(&plan.doors))), None),
         Source::Push(config) => (Box::new(Push::new(config, Arc::clone(&plan.doors))), None),
-        Source::Http(config) => (Box::new(Http::new(config)), None),
+        Source::Http(config) => (Box::new(Http::new(config, plan.patience)), None),
     }
 }

@@ -12,8 +12,8 @@
 //! Every unit is a random access unit and payloads of repeats are the same bytes, not copies. Repeats are nothing new: they
 //! change neither the counters nor the age of the newest picture.
 
-use super::DeviceIo;
 use super::jpeg::{Checked, Checker, Rejected};
+use super::{DeviceIo, card};
 use crate::bus::{Stream, TrackId};
 use crate::media::{AccessUnit, Codec, Format, MediaTime, TrackInfo, VideoFormat};
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub struct Still {
     checker: Checker,
     info: Arc<TrackInfo>,
     /// What is shown: the newest picture, or the card.
-    newest: Bytes,
+    newest: Option<Bytes>,
     /// An instant and its place on the stream's timeline.
     origin: (Instant, MediaTime),
     /// The latest time published.
@@ -52,39 +52,42 @@ impl Still {
     /// Announces a JPEG track on `io.stream`, after all that its viewers have seen. What it shows until the first picture
     /// is the newest one from before, or a card with the camera's name.
     pub fn new(io: &DeviceIo) -> Self {
-        let stream = Arc::clone(&io.stream);
-        let before = stream.newest_key().filter(|newest| newest.unit.info.codec == Codec::Jpeg);
-        let (newest, format) = match &before {
-            Some(before) => (before.unit.payload.clone(), before.unit.info.format.clone()),
-            None => {
-                let card = super::card::card(io.device.name());
-                let (width, height) = (u32::from(card.width), u32::from(card.height));
-                let (pixel_aspect, reorder_depth) = ((1, 1), Some(0));
-                let format = VideoFormat { width, height, pixel_aspect, reorder_depth, ..VideoFormat::default() };
-                (card.bytes, Format::Video(format))
+        let mut still = Self::blank(io);
+        match io.stream.newest_key().filter(|newest| newest.unit.info.codec == Codec::Jpeg) {
+            Some(before) => {
+                still.info = before.unit.info;
+                still.newest = Some(before.unit.payload);
             }
-        };
+            None => {
+                let card = card::card(io.device.name());
+                card.describe(&mut still.info);
+                still.stream.set_card(still.unit(still.origin.1, card.bytes.clone()));
+                still.newest = Some(card.bytes);
+            }
+        }
+        still
+    }
+
+    /// The same, but it shows nothing until the first picture: for devices that are asked for one.
+    pub fn blank(io: &DeviceIo) -> Self {
+        let stream = Arc::clone(&io.stream);
+        let format = Format::Video(VideoFormat { reorder_depth: Some(0), ..VideoFormat::default() });
         let info = TrackInfo { codec: Codec::Jpeg, clock_rate: 90_000, format };
         let track = stream.announce(std::slice::from_ref(&info)).into_iter().next().unwrap_or(TrackId(0));
         // What the session before has shown last may be old by now.
         stream.clear();
         let last = stream.latest();
-        let still = Self {
+        Self {
             checker: Checker::new(io.rotation),
             info: Arc::new(info),
-            newest,
+            newest: None,
             origin: (Instant::now(), last.map_or(MediaTime::START, |last| last + RESUME)),
             discontinuity: last.is_some(),
             last,
             due: None,
             track,
             stream,
-        };
-        if before.is_none() {
-            let card = still.unit(still.origin.1);
-            still.stream.set_card(card);
         }
-        still
     }
 
     /// Checks, normalises and turns the picture, publishes it at once, and repeats it from now on. One that cannot be used
@@ -101,9 +104,9 @@ impl Still {
             }
         };
         checked.describe(&mut self.info);
-        self.newest = checked.bytes.clone();
+        self.newest = Some(checked.bytes.clone());
         let time = self.now();
-        let unit = self.unit(time);
+        let unit = self.unit(time, checked.bytes.clone());
         self.stream.publish(self.track, unit);
         self.published(time);
         Ok(checked)
@@ -112,6 +115,9 @@ impl Still {
     /// Shows the newest picture again each second while somebody wants the stream, at once for who comes; never returns.
     /// Cancel safe: a picture is never out of time because this was not called for a while.
     pub async fn repeat(&mut self) -> Infallible {
+        let Some(newest) = self.newest.clone() else {
+            return std::future::pending().await;
+        };
         loop {
             match self.due {
                 None => self.stream.demand.wanted().await,
@@ -119,8 +125,7 @@ impl Still {
             }
             if self.stream.demand.count() > 0 {
                 let time = self.now();
-                let unit = self.unit(time);
-                self.stream.repeat(self.track, unit);
+                self.stream.repeat(self.track, self.unit(time, newest.clone()));
                 self.published(time);
             } else {
                 self.stream.clear();
@@ -136,14 +141,14 @@ impl Still {
         self.last.map_or(now, |last| now.max(last + LEAST))
     }
 
-    fn unit(&self, time: MediaTime) -> AccessUnit {
+    fn unit(&self, time: MediaTime, payload: Bytes) -> AccessUnit {
         AccessUnit {
             pts: time,
             dts: time,
             random_access: true,
             discontinuity: self.discontinuity,
             info: Arc::clone(&self.info),
-            payload: self.newest.clone(),
+            payload,
         }
     }
 

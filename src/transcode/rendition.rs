@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A track in another codec.
@@ -23,12 +23,19 @@ pub struct Rendition {
     pub(super) to: Codec,
     /// Somebody wants a key picture.
     pub(super) key: Notify,
-    trouble: Mutex<Option<Unavailable>>,
+    trouble: watch::Sender<Option<Trouble>>,
     /// The newest time published: what comes after lies after it, also from another encoder.
     pub(super) last: Mutex<Option<MediaTime>>,
     pub(super) counted: Counted,
     /// Cancelled when its track is gone.
     cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    unavailable: Unavailable,
+    /// Trying again does not help.
+    lasting: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +83,7 @@ impl Rendition {
             from: info.codec,
             to,
             key: Notify::new(),
-            trouble: Mutex::default(),
+            trouble: watch::Sender::new(None),
             last: Mutex::default(),
             counted: Counted::default(),
             cancel: CancellationToken::new(),
@@ -94,13 +101,35 @@ impl Rendition {
         self.key.notify_one();
     }
 
-    /// Why it does not run although somebody wants it.
-    pub fn trouble(&self) -> Option<Unavailable> {
-        lock(&self.trouble).clone()
+    /// Waits until [`Stream::ready`] says so of its stream; false if that ended first. Counts as a viewer while it
+    /// waits. An encoder that failed is waited for, too: it is started again.
+    ///
+    /// # Errors
+    /// [`Unavailable`] as soon as it is known that nothing on this machine can make it.
+    pub async fn ready(&self) -> Result<bool, Unavailable> {
+        let mut trouble = self.trouble.subscribe();
+        let lacking = trouble.wait_for(|trouble| trouble.as_ref().is_some_and(|trouble| trouble.lasting));
+        tokio::select! {
+            biased;
+            ready = self.stream.ready() => Ok(ready),
+            lacking = lacking => match lacking.ok().as_deref() {
+                Some(Some(trouble)) => Err(trouble.unavailable.clone()),
+                _ => Ok(false),
+            },
+        }
     }
 
-    pub(super) fn set_trouble(&self, trouble: Option<Unavailable>) {
-        *lock(&self.trouble) = trouble;
+    /// Why it does not run although somebody wants it.
+    pub fn trouble(&self) -> Option<Unavailable> {
+        self.trouble.borrow().as_ref().map(|trouble| trouble.unavailable.clone())
+    }
+
+    pub(super) fn works(&self) {
+        self.trouble.send_replace(None);
+    }
+
+    fn fails(&self, unavailable: Unavailable, lasting: bool) {
+        self.trouble.send_replace(Some(Trouble { unavailable, lasting }));
     }
 
     pub(super) fn is_of(&self, source: &Arc<Stream>, track: TrackId, to: Codec) -> bool {
@@ -224,7 +253,7 @@ async fn live(rendition: &Rendition, shared: &Shared) {
             Ending::SourceGone => return,
             Ending::Unwanted => {
                 tracing::info!("the encoder stopped: nobody watches");
-                rendition.set_trouble(None);
+                rendition.works();
             }
             Ending::Changed => tracing::info!("the encoder starts anew: the source's pictures or the pipeline changed"),
             Ending::Lacking(missing) => {
@@ -233,15 +262,15 @@ async fn live(rendition: &Rendition, shared: &Shared) {
                 if known.is_none() {
                     tracing::warn!("{unavailable}; after installing it, reload or restart");
                 }
-                rendition.set_trouble(Some(unavailable));
+                rendition.fails(unavailable, true);
                 if pipelines.changed().await.is_err() {
                     return;
                 }
-                rendition.set_trouble(None);
+                rendition.works();
             }
             Ending::Failed(failure) => {
                 rendition.counted.restarts.fetch_add(1, Ordering::Relaxed);
-                rendition.set_trouble(Some(Unavailable::new(failure.text.clone())));
+                rendition.fails(Unavailable::new(failure.text.clone()), false);
                 let next = failure.candidate.map(|candidate| candidate + 1);
                 let next = next.filter(|next| !failure.worked && !failure.killed && *next < pipeline.candidates.len());
                 if let Some(next) = next {

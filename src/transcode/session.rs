@@ -369,7 +369,7 @@ impl<'a> Session<'a> {
 
     /// The candidate has made something.
     fn works(&self, candidate: Option<usize>) {
-        self.rendition.set_trouble(None);
+        self.rendition.works();
         let Some(number) = candidate else { return };
         let about = self.pipeline.candidates.get(number).map_or("", |candidate| &candidate.about);
         if lock(&self.shared.known).told.insert((self.pipeline.name(), number)) {

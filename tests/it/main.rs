@@ -14,6 +14,7 @@ mod iwfcam;
 mod netns;
 mod players;
 mod program;
+mod rtsp_jpeg;
 mod rtsp_server;
 mod secure;
 mod support;

@@ -7,42 +7,31 @@
 //!
 //! Sources: `door_bell_server.c` of a user with a real unit; firmware 1.3.0, whose header routine was executed; the
 //! vendor's Android source for the names of fields. A capture of a real unit is not known.
+//!
+//! An upload goes [bytes to upload](upload) to [visit](visits), through the [door](Bells) to the cameras that name the
+//! bell, else to those that name none; [`Server`] does the rest. Over UDP the units can be [found](discover), told where to
+//! upload to, and heard; that side is off unless the configuration names it.
 
+mod adapter;
 mod config;
+mod datagrams;
+mod door;
+mod picture;
+mod routes;
+mod server;
+#[cfg(test)]
+mod tests;
 pub mod upload;
 pub mod visits;
 pub mod wire;
 
+pub use adapter::MiniDoorbell;
 pub use config::Config;
+pub use datagrams::{CONTROL_PORT, Found, PRESENCE_PORT, discover};
+pub use door::{Bells, Stranger};
+pub(super) use routes::routes;
+pub use server::{Options, Server};
 pub use wire::BellId;
-
-use super::{Adapter, AdapterError, DeviceIo, Doors};
-use async_trait::async_trait;
-use std::sync::Arc;
 
 /// The TCP port that the units call.
 pub const PORT: u16 = 39_090;
-
-/// The bells that are known, and those that are not.
-#[derive(Debug, Default)]
-pub struct Bells {}
-
-/// Runs one bell.
-#[derive(Debug)]
-pub struct MiniDoorbell {}
-
-impl MiniDoorbell {
-    /// The bell of that configuration.
-    pub fn new(_config: &Config, _doors: Arc<Doors>) -> Self {
-        Self {}
-    }
-}
-
-#[async_trait]
-impl Adapter for MiniDoorbell {
-    async fn run(&self, io: DeviceIo) -> Result<(), AdapterError> {
-        io.playing.send_replace(true);
-        io.cancel.cancelled().await;
-        Ok(())
-    }
-}

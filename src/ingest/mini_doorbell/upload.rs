@@ -144,7 +144,8 @@ impl Receiver {
     /// The unit closed, or the connection was reset: what there is of a picture.
     pub fn ended(self) -> Option<Upload> {
         match self.state {
-            State::Body { header, body } => Some(Upload { header, body: body.freeze(), whole: false }),
+            // A copy: the room for the rest is given back.
+            State::Body { header, body } => Some(Upload { header, body: Bytes::copy_from_slice(&body), whole: false }),
             State::Header(_) | State::Done { .. } | State::Foreign { .. } => None,
         }
     }
@@ -159,6 +160,20 @@ impl Receiver {
             State::Header(_) => Step::Reset("no header"),
             State::Body { .. } => Step::Reset("the picture stopped coming"),
             State::Foreign { .. } => Step::Reset("no doorbell"),
+        }
+    }
+
+    /// Whether all of the picture is there, so that closing harms nobody.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done { .. })
+    }
+
+    /// Bytes that are reserved for what comes.
+    pub fn held(&self) -> usize {
+        match &self.state {
+            State::Header(head) => head.capacity(),
+            State::Body { body, .. } => body.capacity(),
+            State::Done { .. } | State::Foreign { .. } => 0,
         }
     }
 

@@ -2,34 +2,47 @@
 //!
 //! A unit whose attempt fails builds a new header with a new sequence number around the same picture (firmware, read), so
 //! a repeat is known by the unit and the picture, never by the sequence.
+//!
+//! Memory is bounded: 4,096 fingerprints of pictures and 64 torn pictures, 4.3 MiB in all.
 
 use super::upload::Upload;
-use super::wire::BellId;
+use super::wire::{BellId, Header};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The same picture of the same unit within this time is the same visitor.
-const REPEAT: Duration = Duration::from_secs(10);
+pub const REPEAT: Duration = Duration::from_secs(10);
 /// A torn attempt waits so long for a whole one: the unit tries again after 50 ms.
-const TORN: Duration = Duration::from_secs(2);
+pub const TORN: Duration = Duration::from_secs(2);
 /// Visitors of one unit a minute.
 const MOST_A_MINUTE: usize = 30;
-/// Units that are remembered for a minute. More at once is a flood of invented ids.
-const MOST_UNITS: usize = 1_024;
+/// Visits that are remembered for a minute. More at once is a flood of invented ids, and the oldest are forgotten.
+const MOST_SEEN: usize = 4_096;
+/// Torn pictures that are kept. More lose their bytes, but are visits still.
+const MOST_TORN_PICTURES: usize = 64;
+/// Torn attempts that wait. More are dropped.
+const MOST_TORN: usize = 1_024;
 
 /// Somebody was at the door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// The unit.
-    pub id: BellId,
-    /// What it was about; see [`function`](super::wire::function).
-    pub function: u8,
+    /// What the unit says; among it, what the visit is about: [`function`](super::wire::function).
+    pub header: Header,
     /// What came as the picture; empty if nothing did.
     pub body: Bytes,
     /// All of it came.
     pub whole: bool,
+    /// The picture of a visit that was told before, without it: no new visitor.
+    pub late: bool,
+}
+
+impl Visit {
+    /// The unit.
+    pub fn id(&self) -> BellId {
+        self.header.id
+    }
 }
 
 #[derive(Debug)]
@@ -38,6 +51,24 @@ struct Seen {
     at: Instant,
     length: usize,
     hash: [u8; 32],
+    whole: bool,
+}
+
+impl Seen {
+    fn new(visit: &Visit, at: Instant) -> Self {
+        Self {
+            id: visit.id(),
+            at,
+            length: visit.body.len(),
+            hash: Sha256::digest(&visit.body).into(),
+            whole: visit.whole,
+        }
+    }
+
+    /// Whether that picture begins with what came here.
+    fn begins(&self, body: &[u8]) -> bool {
+        body.get(..self.length).is_some_and(|start| <[u8; 32]>::from(Sha256::digest(start)) == self.hash)
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +80,7 @@ struct Torn {
 /// What became of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A visit, now.
+    /// A visit, now; or the picture of one, if it is [late](Visit::late).
     New(Visit),
     /// Seen already.
     Repeat,
@@ -73,33 +104,48 @@ impl Visits {
         while self.seen.front().is_some_and(|seen| now.saturating_duration_since(seen.at) > minute) {
             self.seen.pop_front();
         }
-        let id = upload.id();
-        let visit = Visit { id, function: upload.header.function, body: upload.body, whole: upload.whole };
-        let (length, hash) = (visit.body.len(), <[u8; 32]>::from(Sha256::digest(&visit.body)));
-        if visit.whole {
+        let Upload { header, body, whole } = upload;
+        let mut visit = Visit { header, body, whole, late: false };
+        let id = visit.id();
+        if whole {
             // This is what the torn one wanted to be.
-            self.torn.retain(|torn| torn.visit.id != id);
+            self.torn.retain(|torn| torn.visit.id() != id);
         }
         let own = || self.seen.iter().filter(|seen| seen.id == id);
-        let recent = |seen: &&Seen| now.saturating_duration_since(seen.at) <= REPEAT;
-        if own().filter(recent).any(|seen| (seen.length, seen.hash) == (length, hash)) {
+        let recent = || own().filter(|seen| now.saturating_duration_since(seen.at) <= REPEAT);
+        let new = Seen::new(&visit, now);
+        if recent().any(|seen| (seen.length, seen.hash) == (new.length, new.hash)) {
             return Verdict::Repeat;
         }
-        if own().count() >= MOST_A_MINUTE || self.seen.len() >= MOST_UNITS * 2 || self.torn.len() >= MOST_UNITS {
+        if own().count() >= MOST_A_MINUTE {
             return Verdict::Flood;
         }
-        if !visit.whole {
+        if !whole {
             // A beginning of a picture that came whole a moment ago is an old attempt that ended late.
-            if own().any(|seen| recent(&seen)) {
+            if recent().next().is_some() {
                 return Verdict::Repeat;
             }
+            self.torn.retain(|torn| torn.visit.id() != id);
+            if self.torn.len() >= MOST_TORN {
+                return Verdict::Flood;
+            }
+            if self.torn.iter().filter(|torn| !torn.visit.body.is_empty()).count() >= MOST_TORN_PICTURES {
+                visit.body = Bytes::new();
+            }
             let until = now + TORN;
-            self.torn.retain(|torn| torn.visit.id != id);
             self.torn.push(Torn { until, visit });
             return Verdict::Waits(until);
         }
-        self.seen.push_back(Seen { id, at: now, length, hash });
+        visit.late = recent().any(|seen| !seen.whole && seen.begins(&visit.body));
+        self.remember(new);
         Verdict::New(visit)
+    }
+
+    fn remember(&mut self, seen: Seen) {
+        if self.seen.len() >= MOST_SEEN {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(seen);
     }
 
     /// Torn attempts that nothing better followed: a missed visitor is worse than a missing picture.
@@ -108,8 +154,7 @@ impl Visits {
         self.torn = waiting;
         let due: Vec<Torn> = due;
         for torn in &due {
-            let (length, hash) = (torn.visit.body.len(), Sha256::digest(&torn.visit.body).into());
-            self.seen.push_back(Seen { id: torn.visit.id, at: now, length, hash });
+            self.remember(Seen::new(&torn.visit, now));
         }
         due.into_iter().map(|torn| torn.visit).collect()
     }
@@ -117,6 +162,11 @@ impl Visits {
     /// When [`Self::due`] has something.
     pub fn next_due(&self) -> Option<Instant> {
         self.torn.iter().map(|torn| torn.until).min()
+    }
+
+    /// Bytes of torn pictures that wait.
+    pub fn held(&self) -> usize {
+        self.torn.iter().map(|torn| torn.visit.body.len()).sum()
     }
 }
 
@@ -168,6 +218,32 @@ mod tests {
         assert_eq!(due.len(), 1);
         assert_eq!((&due[0].body[..], due[0].whole), (&b"fac"[..], false));
         assert_eq!(visits.took(upload(BELL, 3, b"fac", false), now + TORN), Verdict::Repeat);
+        // The whole one comes after all: its picture belongs to that visitor.
+        let Verdict::New(late) = visits.took(upload(BELL, 4, b"face", true), now + 2 * TORN) else {
+            panic!("no visit")
+        };
+        assert!(late.late);
+        let Verdict::New(other) = visits.took(upload(BELL, 5, b"other", true), now + 2 * TORN) else { panic!("none") };
+        assert!(!other.late);
+    }
+
+    #[test]
+    fn torn_pictures_of_many_units_are_bounded() {
+        let (mut visits, now) = (Visits::default(), Instant::now());
+        let body = Bytes::from(vec![0; 60_000]);
+        let mut told = 0;
+        for n in 0..3_000_u32 {
+            let id = BellId(u64::from(n).to_be_bytes());
+            let upload = Upload { body: body.clone(), ..upload(id, 1, b"", false) };
+            told += usize::from(matches!(visits.took(upload, now), Verdict::Waits(_)));
+            assert!(visits.held() <= MOST_TORN_PICTURES * 60_000);
+        }
+        assert_eq!((told, visits.due(now + TORN).len(), visits.held()), (MOST_TORN, MOST_TORN, 0));
+        for n in 0..10_000_u32 {
+            let id = BellId(u64::from(n).to_be_bytes());
+            assert!(is_new(&visits.took(upload(id, 1, b"other", true), now + TORN)), "{n}");
+        }
+        assert!(visits.seen.len() <= MOST_SEEN);
     }
 
     #[test]

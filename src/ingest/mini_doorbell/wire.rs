@@ -25,6 +25,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 /// Bytes before the extra data.
 pub const HEADER: usize = 37;
@@ -39,7 +40,8 @@ pub mod function {
     pub const VISITOR: u8 = 0x01;
     /// "Warning": what triggers it is not recorded.
     pub const WARNING: u8 = 0x02;
-    /// Sets the upload address until the unit restarts; extra data is an IPv4 address.
+    /// Sets the upload address until the unit restarts; extra data is an IPv4 address. The published vector has 01 in this
+    /// place; its words and the table of functions, both read from the firmware, say 31.
     pub const SET_UPLOAD: u8 = 0x31;
     /// Registration, every 3 s until it is answered: a sign of life.
     pub const REGISTRATION: u8 = 0xfb;
@@ -148,6 +150,11 @@ impl Header {
         Self { total, id, status: 1, device_type: 0x43, version: 1, function, sequence, extra }
     }
 
+    /// Whether the two lengths agree. The length of the extra data is the one to trust.
+    pub fn is_consistent(&self) -> bool {
+        usize::from(self.total) == (usize::from(self.extra) + HEADER) % (1 << 16)
+    }
+
     /// Reads the first 37 bytes.
     ///
     /// # Errors
@@ -174,16 +181,21 @@ impl Header {
         })
     }
 
-    /// The 37 bytes, with the constants of a doorbell in the fields that are not carried.
+    /// The 37 bytes, with the constants of a doorbell in the fields that are not carried. Datagrams have zeros for the
+    /// control id, as in the published ones.
     pub fn write(&self, carrier: Carrier) -> [u8; HEADER] {
         let mut out = [0; HEADER];
+        let control = match carrier {
+            Carrier::Tcp => [8; 4],
+            Carrier::Udp => [0; 4],
+        };
         let fields: [(usize, &[u8]); 9] = [
             (0, &carrier.head()),
             (2, &self.total.to_be_bytes()),
             (4, &[1, 0, 0]),
             (7, &self.id.0),
             (15, &[0, 0x64, self.status, self.device_type, self.version, self.function]),
-            (23, &[8; 4]),
+            (23, &control),
             (31, &self.sequence.to_be_bytes()),
             (33, &self.extra.to_be_bytes()),
             (35, &[0, 0]),
@@ -207,6 +219,24 @@ pub fn datagram(bytes: &[u8]) -> Result<(Header, &[u8]), WireError> {
     let announced = usize::from(header.extra);
     let extra = rest.get(..announced).ok_or(WireError::Extra { announced, have: rest.len() })?;
     Ok((header, extra))
+}
+
+/// The question that every unit answers: sequence 0, no id.
+pub fn query() -> [u8; HEADER] {
+    let mut out = [0; HEADER];
+    for (place, byte) in [(0, 0x55), (1, 0xaa), (3, HEADER as u8), (4, 1), (20, function::QUERY)] {
+        if let Some(place) = out.get_mut::<usize>(place) {
+            *place = byte;
+        }
+    }
+    out
+}
+
+/// "Upload to that address from now on", for one unit. Give it a sequence other than 0, so that the answer is known from
+/// that to a [`query`].
+pub fn set_upload(id: BellId, sequence: u16, address: Ipv4Addr) -> Vec<u8> {
+    let header = Header { status: 0, ..Header::new(id, function::SET_UPLOAD, sequence, 4) };
+    [&header.write(Carrier::Udp)[..], &address.octets()].concat()
 }
 
 #[cfg(test)]
@@ -260,15 +290,20 @@ mod tests {
     fn datagrams_have_the_same_layout() {
         let query = bytes("55aa002501000000000000000000000000000000ff00000000000000000000000000000000");
         assert_eq!(datagram(&query).unwrap().0.function, function::QUERY);
+        assert_eq!(super::query().as_slice(), query);
         let answer = bytes("55aa002501000000ff0200123456000064014301fe00000000000000000000000000000000");
         let (header, extra) = datagram(&answer).unwrap();
-        assert_eq!((header.id, header.function, extra), (id("00ff020012345600"), function::ANSWER, &[][..]));
+        let own = id("00ff020012345600");
+        assert_eq!((header.id, header.function, extra), (own, function::ANSWER, &[][..]));
+        assert_eq!(Header::new(own, function::ANSWER, 0, 0).write(Carrier::Udp).as_slice(), answer);
         let registration = bytes("55aa002501000000ff0200123456000064014301fb00000000000000000000000000000000");
         assert_eq!(datagram(&registration).unwrap().0.function, function::REGISTRATION);
+        assert_eq!(Header::new(own, function::REGISTRATION, 0, 0).write(Carrier::Udp).as_slice(), registration);
         let upload = bytes("55aa002901000000ff02001234560000640043010100000000000000000000000700040000c0a8010a");
         // The published vector has 01 in place of the function that its words name.
         let mut upload_to = upload.clone();
         upload_to[20] = function::SET_UPLOAD;
+        assert_eq!(set_upload(own, 7, Ipv4Addr::new(192, 168, 1, 10)), upload_to);
         let (header, extra) = datagram(&upload_to).unwrap();
         assert_eq!((header.sequence, header.function, extra), (7, function::SET_UPLOAD, &[192, 168, 1, 10][..]));
         assert_eq!(datagram(&upload[..40]), Err(WireError::Extra { announced: 4, have: 3 }));

@@ -6,6 +6,8 @@
 //! | anything | a host name that is not known | 421 |
 //! | anything | a page of an origin that is neither ours nor listed | 403 |
 //! | `/assets/…`, `POST /v1/session` | anybody | goes through |
+//! | `POST`, `PUT /v1/cameras/NAME/push` | the camera's token as `?token=` or Bearer | goes through |
+//! | the same | a user who is no admin | 403 |
 //! | the rest | session cookie, Basic or Bearer of a user | goes through, with a [`Caller`] |
 //! | a page | nobody | 401 and the sign-in page |
 //! | the rest | nobody | 401; 429 after too many wrong passwords |
@@ -14,7 +16,7 @@ use super::HttpState;
 use super::asked::{self, AskedHost, Client};
 use super::problem::Problem;
 use super::{session, signin};
-use crate::access::{Access, HTTP_CHALLENGE, HttpVerdict, Role, User};
+use crate::access::{Access, Authorization, HTTP_CHALLENGE, HttpVerdict, Role, User};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -24,6 +26,7 @@ use futures::StreamExt as _;
 use hyper::body::Body as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use url::form_urlencoded;
 
 /// Who may show what is answered.
 pub(super) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -53,6 +56,8 @@ enum Key {
     User,
     /// The camera's own token and nothing that a browser adds by itself: any page can make a browser send a GET.
     CameraToken,
+    /// An admin, or the token of the camera as `?token=` or Bearer.
+    AdminOrToken,
 }
 
 fn key_to(method: &Method, path: &str) -> Key {
@@ -63,10 +68,35 @@ fn key_to(method: &Method, path: &str) -> Key {
     if *method == Method::POST && path == session::PATH {
         return Key::None;
     }
-    let mut segments = path.split('/').skip(1);
-    let event =
-        segments.next() == Some("v1") && segments.next() == Some("cameras") && segments.nth(1) == Some("events");
-    if reads && event { Key::CameraToken } else { Key::User }
+    match camera_and_action(path) {
+        Some((_, "events")) if reads => Key::CameraToken,
+        Some((_, "push")) if !reads => Key::AdminOrToken,
+        _ => Key::User,
+    }
+}
+
+/// The camera's name and what is behind it, of a path below one camera's.
+fn camera_and_action(path: &str) -> Option<(&str, &str)> {
+    let mut segments = path.strip_prefix("/v1/cameras/")?.split('/');
+    Some((segments.next()?, segments.next()?))
+}
+
+/// Whether a request shows the token of the camera that it is about; `None` if it shows nothing that may be one.
+fn by_token(access: &Access, client: IpAddr, request: &Request<Body>) -> Option<HttpVerdict> {
+    let (camera, _) = camera_and_action(request.uri().path())?;
+    let query = request.uri().query().unwrap_or_default();
+    let named = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token");
+    if let Some((_, token)) = named {
+        return Some(access.check_token(client, camera, &token));
+    }
+    let authorization = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    match Authorization::parse(authorization)? {
+        // Any other may be a user's password.
+        Authorization::Bearer(token) if access.token_fits(client, camera, &token) == Some(true) => {
+            Some(HttpVerdict::Granted(None))
+        }
+        _ => None,
+    }
 }
 
 /// Lets through who may, with a [`Caller`], a [`Client`] and an [`AskedHost`] for the handlers.
@@ -146,12 +176,21 @@ async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<Option<
         request.extensions_mut().insert(host);
         return Ok(None);
     }
-    let session = if key == Key::User { session::of(request.headers(), &state.access) } else { None };
+    let as_user = matches!(key, Key::User | Key::AdminOrToken);
+    let session = if as_user { session::of(request.headers(), &state.access) } else { None };
+    if key == Key::AdminOrToken && session.is_none() && !state.access.is_valid(client.ip, None) {
+        match by_token(&state.access, client.ip, request) {
+            Some(HttpVerdict::Granted(_)) => return Ok(None),
+            Some(HttpVerdict::Denied) => return Err(Box::new(denied(state, request, &host))),
+            Some(HttpVerdict::Limited) => return Err(Box::new(limited().into_response())),
+            None => {}
+        }
+    }
     let (user, renewed) = match session {
         Some(session) => (Some(session.user), session.token.and_then(|token| session::cookie(&token, client.secure))),
         None => {
             let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let authorization = authorization.filter(|_| key == Key::User);
+            let authorization = authorization.filter(|_| as_user);
             match state.access.check_http(client.ip, authorization).await {
                 HttpVerdict::Granted(user) => (user, None),
                 HttpVerdict::Denied => return Err(Box::new(denied(state, request, &host))),
@@ -159,7 +198,11 @@ async fn admit(state: &HttpState, request: &mut Request<Body>) -> Result<Option<
             }
         }
     };
-    request.extensions_mut().insert(Caller(user.clone()));
+    let caller = Caller(user.clone());
+    if key == Key::AdminOrToken && !caller.is_admin() {
+        return refuse(StatusCode::FORBIDDEN, "this takes the camera's token, or a user with the role admin");
+    }
+    request.extensions_mut().insert(caller);
     request.extensions_mut().insert(host);
     Ok(Some(Admitted { user, client, renewed }))
 }

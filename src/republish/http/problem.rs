@@ -84,7 +84,10 @@ pub(super) async fn uniform(request: Request<Body>, next: Next) -> Response {
     }
     let (mut parts, body) = response.into_parts();
     let detail = match axum::body::to_bytes(body, 4096).await {
-        Ok(bytes) if status.is_client_error() && !bytes.is_empty() => String::from_utf8_lossy(&bytes).into_owned(),
+        // Of our own errors, only being busy is anybody's business.
+        Ok(bytes) if (status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE) && !bytes.is_empty() => {
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
         _ => detail(status, &path),
     };
     let (own, body) = Problem::new(status, detail).into_response().into_parts();

@@ -4,8 +4,8 @@ use super::MAX_PAYLOAD;
 use super::packets::PacketWriter;
 use crate::media::jpeg::{JpegError, QuantisationTable, parse};
 
-/// The largest picture side in pixels (RFC 2435 section 3.1.5).
-const LARGEST: u16 = 2_040;
+/// The largest picture side in pixels that RFC 2435 has room for (section 3.1.5).
+pub const LARGEST: u16 = 2_040;
 /// The Q that says: the tables are in the packets and may differ from picture to picture (section 3.1.8).
 const TABLES_IN_BAND: u8 = 255;
 

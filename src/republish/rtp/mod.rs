@@ -18,6 +18,7 @@ mod squeeze;
 
 pub use feed::{Feed, FeedTrack, Item, Joined, Next, Position, Start, TrackStart};
 pub use feeds::Feeds;
+pub use jpeg::LARGEST as LARGEST_JPEG;
 pub use packetizer::{Packetizer, payload_type};
 pub use packets::{PacketUnit, PacketUnitHead};
 pub use report::{NtpLine, bye, sender_report};

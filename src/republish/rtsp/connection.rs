@@ -3,6 +3,7 @@
 mod play;
 mod setup;
 
+use super::form::{Key, Served, Unserved};
 use super::message::{BadRequest, Incoming, Request, RequestReader, Response, Status};
 use super::output::{Output, Socket};
 use super::server::Shared;
@@ -11,8 +12,7 @@ use super::target::Options;
 use super::udp::{Alive, UdpPair};
 use super::viewer::{Route, Viewer};
 use crate::access::{RtspVerdict, User};
-use crate::bus::{Device, Stream, TrackId};
-use crate::media::TrackInfo;
+use crate::bus::{Device, Stream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -112,14 +112,14 @@ struct Described {
     path: String,
     device: Arc<Device>,
     stream: Arc<Stream>,
-    tracks: Vec<(TrackId, Arc<TrackInfo>)>,
+    tracks: Vec<Served>,
     options: Options,
 }
 
 struct Session {
     id: String,
     source: Described,
-    setups: Vec<(TrackId, Route)>,
+    setups: Vec<(Key, Route)>,
     playing: Option<Playing>,
 }
 
@@ -133,12 +133,30 @@ struct Playing {
 /// An answer other than success.
 struct Refusal {
     status: Status,
+    /// Why, for the player's log.
+    words: String,
     headers: Vec<(&'static str, String)>,
+}
+
+impl Refusal {
+    fn with(status: Status, header: &'static str, value: impl Into<String>) -> Self {
+        Self { status, words: String::new(), headers: vec![(header, value.into())] }
+    }
 }
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
-        Self { status, headers: Vec::new() }
+        Self { status, words: String::new(), headers: Vec::new() }
+    }
+}
+
+impl From<Unserved> for Refusal {
+    fn from(unserved: Unserved) -> Self {
+        match unserved {
+            Unserved::NotReady(words) => not_ready(words),
+            Unserved::NotAcceptable(words) => Self { status: Status::NotAcceptable, words, headers: Vec::new() },
+            Unserved::Gone => Status::NotFound.into(),
+        }
     }
 }
 
@@ -228,10 +246,11 @@ impl Connection {
             // PLAY has answered already: its answer must come before its packets.
             Ok(None) => {}
             Ok(Some(response)) => self.output.answer(response.into_bytes()),
-            Err(Refusal { status, headers }) => {
-                let response = headers
-                    .iter()
-                    .fold(Response::new(status, cseq), |response, (name, value)| response.header(name, value));
+            Err(Refusal { status, words, headers }) => {
+                let response =
+                    headers.iter().fold(Response::saying(status, &words, cseq), |response, (name, value)| {
+                        response.header(name, value)
+                    });
                 self.output.answer(response.into_bytes());
             }
         }
@@ -254,17 +273,15 @@ impl Connection {
             RtspVerdict::Challenge { stale } => {
                 let challenges = access.rtsp_challenges(stale);
                 let headers = challenges.into_iter().map(|value| ("WWW-Authenticate", value)).collect();
-                Err(Refusal { status: Status::Unauthorized, headers })
+                Err(Refusal { status: Status::Unauthorized, words: String::new(), headers })
             }
-            RtspVerdict::Limited => {
-                Err(Refusal { status: Status::Forbidden, headers: vec![("Retry-After", "10".into())] })
-            }
+            RtspVerdict::Limited => Err(Refusal::with(Status::Forbidden, "Retry-After", "10")),
         }
     }
 
     async fn handle(&mut self, request: &Request) -> Result<Option<Response>, Refusal> {
         if let Some(feature) = request.header("Require").filter(|_| request.method != "OPTIONS") {
-            return Err(Refusal { status: Status::OptionNotSupported, headers: vec![("Unsupported", feature.into())] });
+            return Err(Refusal::with(Status::OptionNotSupported, "Unsupported", feature));
         }
         let ok = || Response::new(Status::Ok, request.cseq());
         match request.method.as_str() {
@@ -289,10 +306,8 @@ impl Connection {
                 }
                 Ok(Some(self.with_session(ok())))
             }
-            "ANNOUNCE" | "RECORD" | "REDIRECT" => {
-                Err(Refusal { status: Status::MethodNotAllowed, headers: vec![("Allow", PUBLIC.into())] })
-            }
-            _ => Err(Refusal { status: Status::NotImplemented, headers: vec![("Public", PUBLIC.into())] }),
+            "ANNOUNCE" | "RECORD" | "REDIRECT" => Err(Refusal::with(Status::MethodNotAllowed, "Allow", PUBLIC)),
+            _ => Err(Refusal::with(Status::NotImplemented, "Public", PUBLIC)),
         }
     }
 
@@ -320,6 +335,7 @@ impl Session {
     }
 }
 
-fn not_ready() -> Refusal {
-    Refusal { status: Status::ServiceUnavailable, headers: vec![("Retry-After", "5".into())] }
+/// Says why, if that is known.
+fn not_ready(words: String) -> Refusal {
+    Refusal { words, ..Refusal::with(Status::ServiceUnavailable, "Retry-After", "5") }
 }

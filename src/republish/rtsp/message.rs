@@ -86,6 +86,7 @@ pub enum Status {
     Forbidden = 403,
     NotFound = 404,
     MethodNotAllowed = 405,
+    NotAcceptable = 406,
     RequestEntityTooLarge = 413,
     SessionNotFound = 454,
     MethodNotValidInThisState = 455,
@@ -106,6 +107,7 @@ impl Status {
             Self::Forbidden => "Forbidden",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
+            Self::NotAcceptable => "Not Acceptable",
             Self::RequestEntityTooLarge => "Request Entity Too Large",
             Self::SessionNotFound => "Session Not Found",
             Self::MethodNotValidInThisState => "Method Not Valid in This State",
@@ -303,6 +305,9 @@ fn find_cseq(head: &str) -> Option<String> {
     (value.len() <= 32 && value.bytes().all(|byte| byte.is_ascii_graphic())).then(|| value.to_owned())
 }
 
+/// Characters of a reason at most.
+const MOST_WORDS: usize = 200;
+
 /// Writes a response.
 #[derive(Debug)]
 pub struct Response {
@@ -313,7 +318,18 @@ pub struct Response {
 impl Response {
     /// A response to the request with that CSeq.
     pub fn new(status: Status, cseq: Option<&str>) -> Self {
-        let mut head = format!("RTSP/1.0 {} {}\r\n", status as u16, status.phrase());
+        Self::saying(status, "", cseq)
+    }
+
+    /// The same with `words` after the status, which players write into their logs.
+    pub fn saying(status: Status, words: &str, cseq: Option<&str>) -> Self {
+        let mut head = format!("RTSP/1.0 {} {}", status as u16, status.phrase());
+        if !words.is_empty() {
+            // ffmpeg keeps 255 bytes of it.
+            let plain = |c: char| if c.is_ascii_graphic() { c } else { ' ' };
+            head.extend(": ".chars().chain(words.chars().map(plain).take(MOST_WORDS)));
+        }
+        head.push_str("\r\n");
         if let Some(cseq) = cseq.filter(|cseq| cseq.bytes().all(|byte| byte.is_ascii_graphic())) {
             push_header(&mut head, "CSeq", cseq);
         }
@@ -450,6 +466,11 @@ mod tests {
 
     #[test]
     fn our_responses_are_readable_by_another_implementation() {
+        let words = format!("no\r\nEvil: yes {}", "x".repeat(999));
+        let bytes = Response::saying(Status::ServiceUnavailable, &words, None).into_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(text.starts_with("RTSP/1.0 503 Service Unavailable: no  Evil: yes xxx"), "{text}");
+        assert!(text.lines().next().unwrap().len() < 255);
         let bytes = Response::new(Status::Ok, Some("2")).body("application/sdp", "v=0\r\n".into()).into_bytes();
         let (message, used) = rtsp_types::Message::<Vec<u8>>::parse(&bytes).unwrap();
         assert_eq!(used, bytes.len());

@@ -18,6 +18,7 @@
 //! | dead viewers | TCP: gone with the socket or after 45 s without a byte taken; UDP: after 60 s without a sign of life |
 
 mod connection;
+mod form;
 mod message;
 mod output;
 mod sdp;

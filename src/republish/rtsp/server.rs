@@ -6,10 +6,11 @@ use super::shard::Hub;
 use super::tunnel;
 use super::udp::UdpPair;
 use crate::access::{Access, Tls};
-use crate::bus::{Bus, Stream};
+use crate::bus::{Bus, Stream, TrackId};
 use crate::republish::BindError;
 use crate::republish::crowd::Crowd;
 use crate::republish::rtp::Feeds;
+use crate::transcode::Transcoder;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::HashMap;
 use std::io;
@@ -40,6 +41,8 @@ pub struct Options {
     pub per_address: usize,
     /// Packets that are shared with other servers.
     pub feeds: Arc<Feeds>,
+    /// What makes H.264 of JPEG cameras' pictures, shared with other servers.
+    pub transcoder: Arc<Transcoder>,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for Options {
             connections: 4_096,
             per_address: 1_024,
             feeds: Arc::default(),
+            transcoder: Arc::default(),
             handshake: Duration::from_secs(10),
         }
     }
@@ -81,7 +85,7 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
     crowd: Arc<Crowd>,
     next_viewer: AtomicU64,
-    hubs: Mutex<HashMap<String, Weak<Hub>>>,
+    hubs: Mutex<Vec<Weak<Hub>>>,
 }
 
 impl Shared {
@@ -89,18 +93,18 @@ impl Shared {
         self.next_viewer.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The hub that serves newcomers of that stream; `None` while the stream has no tracks.
-    pub(super) fn hub(&self, stream: &Arc<Stream>) -> Option<Arc<Hub>> {
+    /// The hub that serves newcomers with those tracks; `None` if there is none of them.
+    pub(super) fn hub(&self, sources: &[(Arc<Stream>, TrackId)]) -> Option<Arc<Hub>> {
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
-        hubs.retain(|_, hub| hub.strong_count() > 0);
+        hubs.retain(|hub| hub.strong_count() > 0);
         // A track may have come or gone since a hub's feed began; those who watch it stay with what they were told.
-        let feed = self.options.feeds.of(stream)?;
-        let known = hubs.get(stream.path()).and_then(Weak::upgrade);
-        if let Some(hub) = known.filter(|hub| Arc::ptr_eq(&hub.feed, &feed)) {
+        let feed = self.options.feeds.get(sources)?;
+        let mut known = hubs.iter().filter_map(Weak::upgrade);
+        if let Some(hub) = known.find(|hub| Arc::ptr_eq(&hub.feed, &feed)) {
             return Some(hub);
         }
         let hub = Hub::new(feed, self.tasks.clone());
-        hubs.insert(stream.path().to_owned(), Arc::downgrade(&hub));
+        hubs.push(Arc::downgrade(&hub));
         Some(hub)
     }
 }

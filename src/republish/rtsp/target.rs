@@ -19,6 +19,8 @@ pub struct Options {
     pub start: Option<StartOption>,
     /// `audio=none`: leave sound out.
     pub no_audio: bool,
+    /// `video=copy`: a JPEG camera's own pictures rather than H.264 made of them.
+    pub video_copy: bool,
 }
 
 /// Values of `start=`.
@@ -64,6 +66,7 @@ impl Options {
                 Some(("start", "squeeze")) => options.start = Some(StartOption::Squeeze),
                 Some(("start", "live")) => options.start = Some(StartOption::Live),
                 Some(("audio", "none")) => options.no_audio = true,
+                Some(("video", "copy")) => options.video_copy = true,
                 _ => {}
             }
         }
@@ -141,8 +144,9 @@ mod tests {
         let options = |uri: &str| Target::parse(uri).options;
         assert_eq!(
             options("rtsp://h/a?start=live&x=1&audio=none/trackID=0"),
-            Options { start: Some(StartOption::Live), no_audio: true }
+            Options { start: Some(StartOption::Live), no_audio: true, video_copy: false }
         );
+        assert!(options("rtsp://h/a?video=copy/trackID=0").video_copy && !options("rtsp://h/a?video=h264").video_copy);
         assert_eq!(options("rtsp://h/a?start=squeeze/").start, Some(StartOption::Squeeze));
         assert_eq!(options("rtsp://h/a?start=soon"), Options::default());
     }

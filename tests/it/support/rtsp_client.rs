@@ -114,6 +114,17 @@ impl Client {
         reply
     }
 
+    /// The first line of the next reply, which must have no body.
+    pub async fn status_line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = self.buffer.split_to(end + 4);
+                return String::from_utf8_lossy(&head).lines().next().unwrap().to_owned();
+            }
+            self.fill().await;
+        }
+    }
+
     /// The next reply; frames on the way are kept for [`Self::frame`].
     pub async fn reply(&mut self) -> Reply {
         loop {

@@ -1,8 +1,8 @@
 //! PLAY, and the end of playing.
 
 use super::{Connection, Player, Playing, Refusal, not_ready};
-use crate::bus::TrackId;
 use crate::republish::rtp::{Feed, Item, Joined, Start, bye};
+use crate::republish::rtsp::form::{self, Key, key_of};
 use crate::republish::rtsp::message::{Request, Response, Status};
 use crate::republish::rtsp::target::{StartOption, Target};
 use crate::republish::rtsp::viewer::{Counts, Route, SlowLane, Viewer};
@@ -29,12 +29,13 @@ impl Connection {
             StartOption::Key
         });
         let (source, setups) = (session.source.clone(), session.setups.clone());
-        let hub = self.shared.hub(&source.stream).ok_or_else(not_ready)?;
+        let hub =
+            self.shared.hub(&form::sources(&source.stream, &source.tracks)).ok_or_else(|| not_ready(String::new()))?;
         let feed = &hub.feed;
         let routes: Vec<_> = feed
             .tracks()
             .iter()
-            .map(|track| setups.iter().find(|(id, _)| *id == track.id).map(|(_, route)| *route))
+            .map(|track| setups.iter().find(|(key, _)| *key == key_of(track)).map(|(_, route)| *route))
             .collect();
         if routes.iter().flatten().count() < setups.len() {
             // The camera came back with another codec between SETUP and PLAY.
@@ -52,14 +53,14 @@ impl Connection {
             pair.listen_for(udp_addresses, &self.alive);
         }
         let base = self.base(&request.uri, &source.path);
-        let index_of = |id: TrackId| source.tracks.iter().position(|(known, _)| *known == id);
+        let index_of = |key: Key| source.tracks.iter().position(|track| track.key() == key);
         let info: Vec<_> = feed
             .tracks()
             .iter()
             .zip(&joined.tracks)
-            .filter(|(track, _)| setups.iter().any(|(id, _)| *id == track.id))
+            .filter(|(track, _)| setups.iter().any(|(key, _)| *key == key_of(track)))
             .filter_map(|(track, start)| {
-                let (index, seq, time) = (index_of(track.id)?, start.seq as u16, start.rtp_time);
+                let (index, seq, time) = (index_of(key_of(track))?, start.seq as u16, start.rtp_time);
                 Some(format!("url={base}trackID={index};seq={seq};rtptime={time}"))
             })
             .collect();

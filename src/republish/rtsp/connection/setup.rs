@@ -1,8 +1,7 @@
 //! DESCRIBE and SETUP: what a client is told, and where it wants its packets.
 
 use super::{Connection, Described, Refusal, Session, not_ready};
-use crate::bus::TrackId;
-use crate::media::Kind;
+use crate::republish::rtsp::form::{self, Key};
 use crate::republish::rtsp::message::{Request, Response, Status};
 use crate::republish::rtsp::sdp;
 use crate::republish::rtsp::target::Target;
@@ -35,23 +34,23 @@ impl Connection {
             Err(_) => {
                 let reason = device.status().reason.map(|reason| reason.text);
                 tracing::info!(path, reason, "no picture in time for a viewer");
-                return Err(not_ready());
+                return Err(not_ready(reason.unwrap_or_default()));
             }
         }
         let options = target.options;
-        let tracks = stream.tracks();
-        let tracks = tracks.into_iter().filter(|(_, info)| !(options.no_audio && info.kind() == Kind::Audio)).collect();
+        let tracks = form::tracks(&stream, options, &self.shared.options.transcoder, wait).await;
+        let tracks = tracks.inspect_err(|error| tracing::info!(path, "a viewer cannot be served: {error}"))?;
         Ok(Described { path, device, stream, tracks, options })
     }
 
     pub(super) async fn describe(&mut self, request: &Request) -> Result<Response, Refusal> {
         let target = Target::parse(&request.uri);
         let source = self.source(&Target { track: None, ..target }).await?;
-        let tracks = source.tracks.iter().enumerate().map(|(index, (_, info))| (index, &**info));
+        let tracks = source.tracks.iter().enumerate().map(|(index, track)| (index, &*track.info));
         let local = self.peer.local.ip().to_canonical();
         let body = sdp::describe(&source.path, tracks, local, rand::random::<u32>().into()).map_err(|error| {
             tracing::warn!(path = source.path, %error, "cannot describe the stream");
-            not_ready()
+            not_ready(error.to_string())
         })?;
         let response = Response::new(Status::Ok, request.cseq())
             .header("Content-Base", &self.base(&request.uri, &source.path))
@@ -94,13 +93,13 @@ impl Connection {
             source.options.start = asked.start.or(told.start);
             source.tracks.clone_from(&described.tracks);
         }
-        let done = |id: &TrackId| self.session.iter().flat_map(|session| &session.setups).any(|(known, _)| known == id);
+        let done = |key: Key| self.session.iter().flat_map(|session| &session.setups).any(|(known, _)| *known == key);
         let track = match target.track {
             Some(index) => source.tracks.get(index),
             // One control URL for one track; with more, the next one that is not set up.
-            None => source.tracks.iter().find(|(id, _)| !done(id)),
+            None => source.tracks.iter().find(|track| !done(track.key())),
         };
-        let &(track, _) = track.ok_or(Status::NotFound)?;
+        let track = track.ok_or(Status::NotFound)?.key();
         let transport = transport::choose(request.all("Transport"), self.peer.udp.is_some());
         let route = transport.and_then(|transport| self.route(transport, track)).ok_or(Status::UnsupportedTransport)?;
         let text = match route {
@@ -125,9 +124,9 @@ impl Connection {
     }
 
     /// The route that a transport means, if it fits the session's others.
-    fn route(&self, transport: Transport, track: TrackId) -> Option<Route> {
+    fn route(&self, transport: Transport, track: Key) -> Option<Route> {
         let setups = self.session.iter().flat_map(|session| &session.setups);
-        let others: Vec<_> = setups.filter(|(id, _)| *id != track).map(|(_, route)| *route).collect();
+        let others: Vec<_> = setups.filter(|(key, _)| *key != track).map(|(_, route)| *route).collect();
         match transport {
             Transport::Tcp { rtp, rtcp } => {
                 if others.iter().any(|route| matches!(route, Route::Udp { .. })) {
