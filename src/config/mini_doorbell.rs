@@ -1,10 +1,10 @@
 //! `mini_doorbell:`.
 
+use super::Camera;
 use super::read::Fields;
 use super::sections::{Taken, default_ports, listen, section};
 use super::tree::Place;
 use super::values::Listen;
-use super::Camera;
 use crate::ingest::{Source, mini_doorbell};
 use std::net::Ipv4Addr;
 

@@ -4,12 +4,12 @@ use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
 use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
-use super::{mini_doorbell, webrtc};
-use super::{Auth, Camera, CertificateFiles, Config, Http, Https, MiniDoorbell, Rtsp, Rtsps, Store, User, Webrtc};
+use super::{Auth, Camera, CertificateFiles, Config, Ftp, Http, Https, MiniDoorbell, Rtsp, Rtsps, Store, User, Webrtc};
+use super::{ftp, mini_doorbell, webrtc};
 use crate::ingest::{Rotation, Source};
 
 /// Sections that later versions will know.
-const LATER: [&str; 5] = ["mqtt", "dns", "vesync", "ftp", "outlets"];
+const LATER: [&str; 4] = ["mqtt", "dns", "vesync", "outlets"];
 /// Cameras for the home serve fewer clients than this.
 const MANY_CONNECTIONS: usize = 8;
 
@@ -27,9 +27,11 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
         auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
         store: store(&mut fields),
         mini_doorbell: MiniDoorbell::OFF,
+        ftp: Ftp::OFF,
         cameras: cameras(&mut fields),
         warnings: Vec::new(),
     };
+    config.ftp = ftp::read(&mut fields, &config.cameras, &mut taken);
     config.mini_doorbell = mini_doorbell::read(&mut fields, &config.cameras, &mut taken);
     fields.later(&LATER);
     fields.finish();
@@ -62,7 +64,12 @@ fn switch<'n, 'c>(fields: &mut Fields<'n, 'c>, name: &str) -> Option<Fields<'n, 
 /// Addresses bound so far, with the key that set them.
 pub(super) type Taken = Vec<(Listen, &'static str)>;
 
-pub(super) fn listen(fields: &mut Fields<'_, '_>, key: &'static str, default: Vec<Listen>, taken: &mut Taken) -> Vec<Listen> {
+pub(super) fn listen(
+    fields: &mut Fields<'_, '_>,
+    key: &'static str,
+    default: Vec<Listen>,
+    taken: &mut Taken,
+) -> Vec<Listen> {
     let context = fields.context;
     let found: Vec<(Option<Place>, Listen)> = match fields.take("listen") {
         None => default.into_iter().map(|listen| (None, listen)).collect(),
@@ -175,7 +182,13 @@ fn rtsp(fields: &mut Fields<'_, '_>, default: Rtsp, taken: &mut Taken) -> Rtsp {
 }
 
 /// A section that is not there takes its default ports, unless they are taken.
-pub(super) fn default_ports(context: &Context<'_>, place: Place, key: &'static str, listens: &[Listen], taken: &mut Taken) {
+pub(super) fn default_ports(
+    context: &Context<'_>,
+    place: Place,
+    key: &'static str,
+    listens: &[Listen],
+    taken: &mut Taken,
+) {
     for listen in listens {
         if let Some((_, other)) = taken.iter().find(|(other, _)| other.collides(listen)) {
             let port = listen.port;

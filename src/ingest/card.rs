@@ -119,10 +119,8 @@ mod tests {
     /// Bright pixels in these rows: their number, the leftmost and the rightmost column.
     fn bright(card: &Checked, rows: std::ops::Range<usize>) -> (usize, usize, usize) {
         let (pixels, width) = (grey(card), usize::from(WIDTH));
-        let columns: Vec<usize> = (rows.start * width..rows.end * width)
-            .filter(|at| pixels[*at] > 120)
-            .map(|at| at % width)
-            .collect();
+        let columns: Vec<usize> =
+            (rows.start * width..rows.end * width).filter(|at| pixels[*at] > 120).map(|at| at % width).collect();
         let edge = |edge: Option<usize>| edge.unwrap_or(0);
         (columns.len(), edge(columns.iter().copied().min()), edge(columns.iter().copied().max()))
     }

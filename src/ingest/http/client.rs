@@ -67,8 +67,7 @@ impl Client {
             let password = config.password.as_ref().map(|password| password.reveal().to_owned());
             (name, password.unwrap_or_default())
         });
-        let tls = tls::config(config.fingerprint)
-            .map_err(|error| explain(&camera, Cause::Tls(error.to_string())))?;
+        let tls = tls::config(config.fingerprint).map_err(|error| explain(&camera, Cause::Tls(error.to_string())))?;
         Ok(Self { camera, url, login, patience, tls, upstream, connection: None, challenge: None })
     }
 
@@ -106,9 +105,8 @@ impl Client {
                     redirects += 1;
                     let target = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
                     let target = target.and_then(|target| url.join(target).ok());
-                    let target = target.filter(|target| {
-                        matches!(target.scheme(), "http" | "https") && target.host_str().is_some()
-                    });
+                    let target = target
+                        .filter(|target| matches!(target.scheme(), "http" | "https") && target.host_str().is_some());
                     url = target.filter(|_| redirects <= MOST_REDIRECTS).ok_or(Cause::Redirects)?;
                     self.finish(response).await;
                 }
@@ -157,7 +155,9 @@ impl Client {
         if let Some(connection) = &mut self.connection
             && connection.origin == wanted
             && !connection.sender.is_closed()
-            && tokio::time::timeout(self.patience.answer, connection.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
+            && tokio::time::timeout(self.patience.answer, connection.sender.ready())
+                .await
+                .is_ok_and(|ready| ready.is_ok())
         {
             return Ok(connection.answers > 0);
         }

@@ -55,7 +55,9 @@ pub(super) fn explain(camera: &Camera, cause: Cause) -> AdapterError {
     let the = format!("the camera at {address}");
     let (code, text) = match cause {
         Cause::Connect(why) => (Unreachable, format!("nothing answers at {address}: {why}")),
-        Cause::ConnectTimeout(after) => (Unreachable, format!("nothing answers at {address} within {}", seconds(after))),
+        Cause::ConnectTimeout(after) => {
+            (Unreachable, format!("nothing answers at {address} within {}", seconds(after)))
+        }
         Cause::Tls(why) => (Misconfigured, format!("{the} does not speak TLS as it should: {why}")),
         Cause::OtherCertificate => {
             (Denied, format!("{the} shows another certificate than the one that `fingerprint` asks for"))
@@ -76,14 +78,14 @@ pub(super) fn explain(camera: &Camera, cause: Cause) -> AdapterError {
         Cause::StrangeLogin => (Unsupported, format!("{the} wants neither a Basic nor a Digest login")),
         Cause::Type(kind) if kind.starts_with("text/html") => (
             Unsupported,
-            format!("{the} answers with a web page at {path}; the address of its pictures or its MJPEG stream is needed"),
+            format!(
+                "{the} answers with a web page at {path}; the address of its pictures or its MJPEG stream is needed"
+            ),
         ),
         Cause::Type(kind) => {
             (Unsupported, format!("{the} answers with {kind}, which is neither a JPEG picture nor a stream of them"))
         }
-        Cause::Silent(after) => {
-            (Silent, format!("{the} is connected, but has sent no picture for {}", seconds(after)))
-        }
+        Cause::Silent(after) => (Silent, format!("{the} is connected, but has sent no picture for {}", seconds(after))),
         Cause::Ended => (Unreachable, format!("{the} ended the stream")),
         Cause::Broken(why) => (Unsupported, format!("what {the} sends cannot be read: {why}")),
     };

@@ -352,7 +352,11 @@ mod tests {
             (format!("{kind}x"), format!("--y z\r\n{length}"), "\r\n"),
             ("multipart/x-mixed-replace".into(), format!("--y\r\n{length}"), "\r\n"),
             ("multipart/x-mixed-replace".into(), "--y\r\n\r\n".into(), "\r\n"),
-            (format!("{kind}x"), format!("no part\r\n--x\r\nContent-Type: text/plain\r\n\r\nhello\r\n--x\r\n{length}"), "\r\n"),
+            (
+                format!("{kind}x"),
+                format!("no part\r\n--x\r\nContent-Type: text/plain\r\n\r\nhello\r\n--x\r\n{length}"),
+                "\r\n",
+            ),
             // Lengths that are too small, too large, and none.
             (format!("{kind}x"), "--x\r\nContent-Type: image/jpeg\r\nContent-Length: 0\r\n\r\n".into(), "\r\n"),
             (format!("{kind}x"), "--x\r\nContent-Type: image/jpeg\r\nContent-Length: abc\r\n\r\n".into(), "\r\n"),

@@ -18,7 +18,8 @@ impl Fingerprint {
     /// Reads 64 hexadecimal digits, with or without colons.
     pub fn read(text: &str) -> Option<Self> {
         let digits: Vec<u32> = text.chars().filter(|c| *c != ':').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | *digit as u8)).collect();
+        let bytes: Vec<u8> =
+            digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | *digit as u8)).collect();
         Some(Self(bytes.try_into().ok()?)).filter(|_| digits.len() == 64)
     }
 

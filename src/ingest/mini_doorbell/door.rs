@@ -256,7 +256,8 @@ impl Bells {
     /// Bytes of uploads that are held here: waiting for a camera, of new bells, damaged.
     pub fn held(&self) -> usize {
         let known = self.lock();
-        let strangers: usize = known.strangers.iter().filter_map(|stranger| stranger.picture.as_ref()).map(Bytes::len).sum();
+        let strangers: usize =
+            known.strangers.iter().filter_map(|stranger| stranger.picture.as_ref()).map(Bytes::len).sum();
         let damaged: usize = known.damaged.iter().map(|(_, body)| body.len()).sum();
         self.queued.load(Ordering::Relaxed) + strangers + damaged
     }
@@ -264,8 +265,8 @@ impl Bells {
 
 #[cfg(test)]
 mod tests {
-    use super::Doors;
     use super::super::wire::{Header, function};
+    use super::Doors;
     use super::*;
 
     fn id(n: u8) -> BellId {

@@ -54,7 +54,11 @@ fn time(at: SystemTime) -> Option<String> {
 async fn picture(State(doors): State<Arc<Doors>>, Path(id): Path<String>) -> Response {
     let strangers = doors.bells.strangers();
     let known = BellId::parse(&id).and_then(|id| strangers.into_iter().find(|stranger| stranger.id == id));
-    bytes(known.and_then(|stranger| stranger.picture), "image/jpeg", "no new doorbell of that id, or it sent no picture")
+    bytes(
+        known.and_then(|stranger| stranger.picture),
+        "image/jpeg",
+        "no new doorbell of that id, or it sent no picture",
+    )
 }
 
 async fn damaged(State(doors): State<Arc<Doors>>, Path(id): Path<String>) -> Response {

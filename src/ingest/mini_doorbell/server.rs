@@ -6,9 +6,9 @@
 //! that wait for a place. Pictures of cameras and of events are kept by the [bus](crate::bus), under its own limits.
 
 use super::datagrams::{self, Announcing};
+use super::door::Queued;
 use super::upload::{Patience, Receiver, Step, Upload};
 use super::visits::{Verdict, Visit, Visits};
-use super::door::Queued;
 use super::{BellId, Config, picture};
 use crate::bus::{Bus, EventKind};
 use crate::config::{Announce, Unknown};

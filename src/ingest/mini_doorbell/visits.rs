@@ -219,7 +219,9 @@ mod tests {
         assert_eq!((&due[0].body[..], due[0].whole), (&b"fac"[..], false));
         assert_eq!(visits.took(upload(BELL, 3, b"fac", false), now + TORN), Verdict::Repeat);
         // The whole one comes after all: its picture belongs to that visitor.
-        let Verdict::New(late) = visits.took(upload(BELL, 4, b"face", true), now + 2 * TORN) else { panic!("no visit") };
+        let Verdict::New(late) = visits.took(upload(BELL, 4, b"face", true), now + 2 * TORN) else {
+            panic!("no visit")
+        };
         assert!(late.late);
         let Verdict::New(other) = visits.took(upload(BELL, 5, b"other", true), now + 2 * TORN) else { panic!("none") };
         assert!(!other.late);
