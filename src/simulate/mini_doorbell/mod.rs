@@ -96,7 +96,8 @@ pub struct Bell {
     pub acknowledged: bool,
     /// Attempts at an upload; units make 6.
     pub attempts: u32,
-    sequence: u16,
+    /// The sequence of the last attempt; each has another.
+    pub sequence: u16,
 }
 
 impl Bell {
@@ -187,9 +188,9 @@ impl Bell {
         }
         sleep(BEFORE_FIN).await;
         socket.shutdown().await?;
-        // The server has nothing to say; that it closes, or how, does not matter any more.
-        let _ = socket.read(&mut [0]).await;
-        Ok(Attempt::Sent)
+        // The server has nothing to say. Once everything is acknowledged it may close, but a reset is an error still.
+        let ended = socket.read(&mut [0]).await;
+        Ok(if ended.is_ok() { Attempt::Sent } else { Attempt::Failed })
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
