@@ -103,7 +103,7 @@ mod tests {
         assert!((2..=MOST).contains(&pictures.len()));
         for picture in &pictures {
             let parsed = jpeg::parse(picture).unwrap();
-            assert!(parsed.width <= 640 && parsed.width % 16 == 0 && parsed.height % 16 == 0);
+            assert!(parsed.width <= 640 && parsed.width.is_multiple_of(16) && parsed.height.is_multiple_of(16));
             assert!(picture.len() <= LONGEST && parsed.rtp_form().is_some(), "{} bytes", picture.len());
         }
         assert_ne!(pictures[0], pictures[1]);
