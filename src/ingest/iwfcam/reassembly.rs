@@ -225,7 +225,9 @@ impl Reassembly {
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let front = self.open.front()?;
         let quiet = self.open.iter().filter(|picture| picture.looks_whole()).map(|picture| picture.last + QUIET);
-        quiet.filter(|at| *at > now).chain([self.given_up(front)]).min()
+        // What is whole and waits for the one before is not given up.
+        let front = if self.is_whole(front, now) { front.last + QUIET } else { self.given_up(front) };
+        quiet.filter(|at| *at > now).chain([front]).min()
     }
 
     /// Pieces to ask for again, as number and piece: of pictures for which nothing came for `quiet`, unless they were
