@@ -14,6 +14,7 @@ mod iwfcam;
 mod netns;
 mod players;
 mod program;
+mod push;
 mod rtsp_jpeg;
 mod rtsp_server;
 mod secure;
