@@ -9,6 +9,8 @@ pub mod interleaved;
 pub mod iwfcam_session;
 pub mod iwfcam_wire;
 pub mod jpeg;
+pub mod push_body;
+pub mod push_session;
 pub mod rendition_frames;
 pub mod rtsp_request;
 pub mod sdp_offer;
@@ -26,6 +28,8 @@ pub const TARGETS: &[Target] = &[
     ("iwfcam_session", iwfcam_session::check),
     ("iwfcam_wire", iwfcam_wire::check),
     ("jpeg", jpeg::check),
+    ("push_body", push_body::check),
+    ("push_session", push_session::check),
     ("rendition_frames", rendition_frames::check),
     ("rtsp_request", rtsp_request::check),
     ("sdp_offer", sdp_offer::check),
