@@ -1,15 +1,25 @@
 #!/bin/sh
-# Builds the gateway and the harness, then runs `fan-out` with the given arguments; `all` = everything but the
-# soak.
+# Builds the gateway and a harness, then runs it with the given arguments: `jpeg_cameras …` the one of that name, anything
+# else `fan-out`; `all` = everything but the soak.
 set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 cargo build --release --locked
-cargo build --release --locked --manifest-path benches/fan_out/Cargo.toml --target-dir "$target"
+build() {
+    cargo build --release --locked --manifest-path "benches/$1/Cargo.toml" --target-dir "$target"
+}
+if [ "${1:-}" = jpeg_cameras ]; then
+    shift
+    build jpeg_cameras
+    exec "$target/release/jpeg-cameras" "$@"
+fi
+build fan_out
 fan_out=$target/release/fan-out
 [ "${1:-}" = all ] || exec "$fan_out" "$@"
 status=0
 for measurement in bench join stall webrtc browser; do
     "$fan_out" "$measurement" || status=1
 done
+build jpeg_cameras
+"$target/release/jpeg-cameras" || status=1
 exit $status

@@ -1,7 +1,8 @@
 //! `fanlight discover`: asks the local network which devices are there, without touching them.
 
-use super::iwfcam;
-use std::collections::BTreeSet;
+use super::{iwfcam, mini_doorbell};
+use futures::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,15 +32,32 @@ impl fmt::Display for Found {
 /// # Errors
 /// No socket could be opened, or there is no network.
 pub async fn discover(time: Duration) -> io::Result<Vec<Found>> {
-    let to = broadcasts()?;
-    from(&to, iwfcam::wire::DISCOVERY_PORT, time).await
+    from(&broadcasts()?, Ports { iwfcam: iwfcam::wire::DISCOVERY_PORT, bells: mini_doorbell::CONTROL_PORT }, time).await
+}
+
+/// Where each family listens for questions.
+#[derive(Clone, Copy)]
+struct Ports {
+    iwfcam: u16,
+    bells: u16,
 }
 
 /// Asks for so long at these addresses.
-async fn from(to: &BTreeSet<Ipv4Addr>, iwfcam: u16, time: Duration) -> io::Result<Vec<Found>> {
-    let at = |port: u16| to.iter().map(|address| SocketAddr::from((*address, port))).collect::<Vec<_>>();
-    let cameras = iwfcam::discover(&at(iwfcam), time).await?;
-    let mut found: Vec<Found> = cameras.iter().map(of_camera).collect();
+async fn from(to: &BTreeSet<Ipv4Addr>, ports: Ports, time: Duration) -> io::Result<Vec<Found>> {
+    let at = |port: u16| to.iter().map(move |address| SocketAddr::from((*address, port)));
+    let cameras: Vec<SocketAddr> = at(ports.iwfcam).collect();
+    let (cameras, bells) = tokio::join!(
+        iwfcam::discover(&cameras, time),
+        join_all(at(ports.bells).map(|address| mini_doorbell::discover(address, time)))
+    );
+    let mut found: Vec<Found> = cameras?.iter().map(of_camera).collect();
+    // A network that cannot be reached now answers nothing; the others may.
+    let bells: BTreeMap<_, _> = bells.into_iter().flatten().flatten().map(|bell| (bell.id, bell.address)).collect();
+    found.extend(bells.into_iter().map(|(id, address)| Found {
+        name: "doorbell".into(),
+        about: format!("a mini doorbell at {address}; it must be told where to upload: see `announce` in the README"),
+        source: format!("mini-doorbell://{id}"),
+    }));
     number(&mut found);
     Ok(found)
 }
@@ -83,8 +101,13 @@ fn broadcasts() -> io::Result<BTreeSet<Ipv4Addr>> {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::ingest::Source;
+    use crate::ingest::mini_doorbell::BellId;
+    use crate::ingest::mini_doorbell::wire::{Carrier, Header, function};
     use crate::simulate::iwfcam::{Camera, Options, Sound, bars};
     use std::path::Path;
+    use tokio::net::UdpSocket;
+    use tokio_util::sync::{CancellationToken, DropGuard};
 
     fn camera(host: u8, port: u16, uid: &str) -> Camera {
         let options = Options {
@@ -97,27 +120,51 @@ mod tests {
         Camera::start(options, bars(64, 48).unwrap(), Sound::tone(false)).unwrap()
     }
 
+    /// The datagram side of a bell: answers every question.
+    async fn bell(id: BellId) -> (SocketAddr, DropGuard) {
+        let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 61), 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let answering = cancel.clone();
+        tokio::spawn(answering.run_until_cancelled_owned(async move {
+            let mut buffer = [0; 256];
+            loop {
+                let (count, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let question = Header::parse(&buffer[..count], Carrier::Udp).unwrap();
+                assert_eq!(question.function, function::QUERY);
+                let answer = Header { id, function: function::ANSWER, extra: 0, ..question };
+                socket.send_to(&answer.write(Carrier::Udp), from).await.unwrap();
+            }
+        }));
+        (address, cancel.drop_guard())
+    }
+
     #[tokio::test]
     async fn what_is_found_can_be_pasted_into_a_configuration() {
         let first = camera(61, 0, "AAA-0001");
-        let port = first.discovery().port();
-        let second = camera(62, port, "a: [b");
+        let iwfcam = first.discovery().port();
+        let second = camera(62, iwfcam, "a: [b");
+        let id = BellId([0, 0xff, 2, 0, 1, 2, 3, 0]);
+        let (bell, _bell) = bell(id).await;
+        let ports = Ports { iwfcam, bells: bell.port() };
         let both = BTreeSet::from([*first.media().ip(), *second.media().ip()]);
         let mut found = Vec::new();
         // One round is enough unless the machine is very busy.
         for _ in 0..20 {
-            found = from(&both, port, Duration::from_millis(700)).await.unwrap();
-            if found.len() == 2 {
+            found = from(&both, ports, Duration::from_millis(700)).await.unwrap();
+            if found.len() == 3 {
                 break;
             }
         }
         let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
-        assert_eq!(names, ["iwfcam_1", "iwfcam_2"]);
+        assert_eq!(names, ["iwfcam_1", "iwfcam_2", "doorbell"]);
         let text: String = found.iter().map(Found::to_string).collect();
         let read = config::parse("f.yaml", &format!("cameras:\n{text}"), Path::new(""), &|_| None).unwrap();
         let families: Vec<_> = read.cameras.iter().map(|camera| camera.source.family()).collect();
-        assert_eq!(families, ["iwfcam"; 2], "{text}");
+        assert_eq!(families, ["iwfcam", "iwfcam", "mini_doorbell"], "{text}");
         assert!(text.contains("uid: AAA-0001") && text.contains("iwfcam://127.0.0.62"), "{text}");
+        let Source::MiniDoorbell(bell) = &read.cameras[2].source else { panic!("a bell") };
+        assert_eq!(bell.id, Some(id));
     }
 
     #[test]

@@ -246,9 +246,10 @@ impl CodecMemory {
     }
 }
 
-/// Whether a picture is in the form that the bus promises: baseline, 4:2:0 or 4:2:2, the standard tables.
+/// Whether a picture is in the form that the bus promises: baseline, 4:2:0 or 4:2:2, the standard tables, and these in it:
+/// cameras of motion JPEG leave them out now and then, and not every browser can do without.
 fn fits(picture: &Picture<'_>) -> bool {
-    picture.rtp_form().is_some()
+    picture.has_huffman && picture.rtp_form().is_some()
 }
 
 /// Whether the sampling stays what it is after a quarter turn, and is one that the bus promises.

@@ -41,6 +41,9 @@ pub struct Picture<'a> {
     /// chrominance for the others), or the picture has no tables, as in AVI and most cameras' MJPEG. RFC 2435
     /// carries no other tables.
     pub standard_huffman: bool,
+    /// Whether the Huffman tables stand in the picture. Where they do not, decoders of motion JPEG take the standard ones,
+    /// and others show nothing.
+    pub has_huffman: bool,
     /// MCUs between restart markers; `None` without restart markers.
     pub restart_interval: Option<u16>,
     /// The first scan holds all components.
@@ -255,6 +258,7 @@ struct Frame {
 struct FirstScan<'a> {
     quantisation: [Option<QuantisationTable<'a>>; 4],
     standard_huffman: bool,
+    has_huffman: bool,
     restart_interval: Option<u16>,
     interleaved: bool,
     scan: Range<usize>,
@@ -325,7 +329,7 @@ impl<'a> State<'a> {
         if self.first.is_some() {
             return Ok(());
         }
-        let mut standard_huffman = true;
+        let (mut standard_huffman, mut has_huffman) = (true, true);
         for selector in selectors.chunks_exact(2) {
             let [id, tables] = selector else { return Err(bad) };
             let index = frame.components.iter().position(|component| component.id == *id).ok_or(bad)?;
@@ -333,6 +337,7 @@ impl<'a> State<'a> {
             for (class, id) in [(0, tables >> 4), (1, tables & 15)] {
                 let tables: Option<&[Option<Standard>; 4]> = self.huffman.get(class);
                 let table = tables.and_then(|tables| tables.get(usize::from(id))).ok_or(bad)?;
+                has_huffman &= table.is_some();
                 // Without tables: those of annex K, luminance as 0 and chrominance as 1.
                 let table = table.unwrap_or(match id {
                     0 => Standard::Luminance,
@@ -345,6 +350,7 @@ impl<'a> State<'a> {
         self.first = Some(FirstScan {
             quantisation: self.quantisation,
             standard_huffman,
+            has_huffman,
             restart_interval: Some(self.restart_interval).filter(|&interval| interval > 0),
             interleaved: usize::from(count) == frame.components.len(),
             scan,
@@ -363,6 +369,7 @@ impl<'a> State<'a> {
             components: frame.components,
             quantisation: first.quantisation,
             standard_huffman: first.standard_huffman,
+            has_huffman: first.has_huffman,
             restart_interval: first.restart_interval,
             interleaved: first.interleaved,
             scans: self.scans,
@@ -531,6 +538,8 @@ mod tests {
         let length = usize::from(u16::from_be_bytes([FFMPEG_420[start + 2], FFMPEG_420[start + 3]]));
         let without = [&FFMPEG_420[..start], &FFMPEG_420[start + 2 + length..]].concat();
         assert_eq!(kind(&without), Some(1));
+        let has = |bytes: &[u8]| parse(bytes).expect("it is whole").has_huffman;
+        assert_eq!((has(&without), has(FFMPEG_420)), (false, true));
     }
 
     #[test]

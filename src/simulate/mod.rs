@@ -3,6 +3,7 @@
 
 pub mod demo;
 pub mod iwfcam;
+pub mod mini_doorbell;
 pub mod push;
 pub mod rtsp;
 
@@ -27,6 +28,8 @@ pub enum Family {
     Rtsp(rtsp::Args),
     /// An IWFCam camera: JPEG pictures and ADPCM sound over UDP
     Iwfcam(iwfcam::Args),
+    /// Mini doorbells: each uploads one JPEG picture a visitor
+    MiniDoorbell(mini_doorbell::Args),
     /// A camera that pushes pictures by HTTP or FTP
     Push(push::Args),
 }
@@ -39,6 +42,7 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateEr
     match args.family {
         Family::Rtsp(args) => rtsp::run(args, cancel).await,
         Family::Iwfcam(args) => iwfcam::run(args, cancel).await,
+        Family::MiniDoorbell(args) => mini_doorbell::run(args, cancel).await,
         Family::Push(args) => push::run(args, cancel).await,
     }
 }

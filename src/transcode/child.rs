@@ -118,7 +118,7 @@ impl Output {
     fn send(&self, frame: &Frame) {
         let (head, payload) = frame.parts();
         let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if output.write_all(&head).and_then(|()| output.write_all(&payload)).is_err() {
+        if write(&mut output, &head, &payload).is_err() {
             // The parent is gone.
             std::process::exit(0);
         }
@@ -128,6 +128,16 @@ impl Output {
         let json = serde_json::to_vec(report).expect("strings and lists can be written as JSON");
         self.send(&Frame::Report(json.into()));
     }
+}
+
+/// Writes both, mostly in one call: the parent wakes up once.
+fn write(output: &mut File, head: &[u8], payload: &[u8]) -> io::Result<()> {
+    let written = match output.write_vectored(&[io::IoSlice::new(head), io::IoSlice::new(payload)]) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+        other => other?,
+    };
+    output.write_all(head.get(written..).unwrap_or_default())?;
+    output.write_all(payload.get(written.saturating_sub(head.len())..).unwrap_or_default())
 }
 
 fn encode(job: &Job, input: &Receiver<Frame>, output: &Arc<Output>) -> Result<ExitCode, ChildError> {
@@ -221,7 +231,7 @@ fn feed(graph: &Graph, gate: &Gate, input: &Receiver<Frame>, output: &Output) ->
                 }
                 output.send(&Frame::Taken);
             }
-            Frame::Key => graph.force_key(),
+            Frame::Key => gate.want_key(),
             _ => return ExitCode::FAILURE,
         }
     }

@@ -1,7 +1,7 @@
 //! A child process as its parent sees it: started, written to, read from, and surely ended.
 
 use super::wire::{Frame, WireError};
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -116,8 +116,8 @@ impl Output {
 /// Writes a message. Not cancel safe: nothing more may be written after it was interrupted.
 pub(super) async fn write(input: &mut ChildStdin, frame: &Frame) -> io::Result<()> {
     let (head, payload) = frame.parts();
-    input.write_all(&head).await?;
-    input.write_all(&payload).await
+    // In one call: what reads it wakes up once.
+    input.write_all_buf(&mut head.chain(payload)).await
 }
 
 /// Reads what the child complains of to its end, so that it never waits for us.

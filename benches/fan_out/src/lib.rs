@@ -8,20 +8,17 @@
 //! See `benches/README.md` for what is measured and how far to trust it.
 
 pub mod camera;
-pub mod child;
 pub mod clip;
 pub mod floor;
-pub mod machine;
 pub mod modes;
 pub mod plan;
-pub mod process;
 pub mod receiver;
-pub mod rtsp;
 pub mod run;
 pub mod server;
 pub mod stamp;
-pub mod table;
 pub mod viewer;
 pub mod viewers;
 pub mod webdriver;
 pub mod webrtc;
+
+pub use harness::{child, machine, process, rtsp, table};

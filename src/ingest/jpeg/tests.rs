@@ -66,6 +66,20 @@ fn optimised_tables_and_progressive_scans_keep_their_pixels() {
 }
 
 #[test]
+fn missing_tables_are_put_in() {
+    let whole = coded(64, 48, Subsamp::Sub2x2, |_| {});
+    let mut without = whole.to_vec();
+    while let Some(start) = without.windows(2).position(|pair| pair == [0xff, 0xc4]) {
+        let length = usize::from(u16::from_be_bytes([without[start + 2], without[start + 3]]));
+        without.drain(start..start + 2 + length);
+    }
+    let checked = check(without.into(), Rotation::None).unwrap();
+    assert_eq!(checked.treatment, Treatment::Lossless);
+    assert!(jpeg::parse(&checked.bytes).unwrap().has_huffman);
+    assert_eq!(decoded(&checked.bytes), decoded(&whole));
+}
+
+#[test]
 fn samplings_that_rfc_2435_does_not_know_are_coded_anew() {
     let full = coded(80, 64, Subsamp::None, |_| {});
     let grey = coded(80, 64, Subsamp::Gray, |compressor| compressor.set_colorspace(Colorspace::Gray).unwrap_or(()));

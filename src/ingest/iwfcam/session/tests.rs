@@ -1,5 +1,6 @@
 //! Sessions with a simulated camera, in invented time.
 
+mod page;
 mod world;
 
 use super::*;

@@ -21,7 +21,7 @@ pub struct Machine {
     pub memory_gib: u64,
     /// GStreamer's version.
     pub gstreamer: String,
-    /// The harness's arguments.
+    /// The harness with its arguments.
     pub arguments: String,
 }
 
@@ -36,6 +36,8 @@ impl Machine {
             .collect();
         let memory = read("/proc/meminfo");
         let kib = memory.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        let program = std::env::current_exe().ok();
+        let program = program.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).into_iter();
         let git = |args: &[&str]| output(Command::new("git").arg("-C").arg(repository).args(args));
         let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
         let commit = git(&["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".into());
@@ -48,7 +50,7 @@ impl Machine {
             gstreamer: output(Command::new("gst-launch-1.0").arg("--version"))
                 .and_then(|s| s.lines().nth(1).map(str::to_owned))
                 .unwrap_or_else(|| "unknown".into()),
-            arguments: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            arguments: program.chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
         }
     }
 
@@ -57,7 +59,7 @@ impl Machine {
         let Self { date, commit, cpu, kernel, memory_gib, gstreamer, arguments } = self;
         format!(
             "# {title}\n\nCommit {commit}, {date}. {cpu}, {memory_gib} GiB, Linux {kernel}, {gstreamer}, loopback.\n\
-             `fan-out {arguments}`\n\n"
+             `{arguments}`\n\n"
         )
     }
 

@@ -87,6 +87,15 @@ impl Process {
         self.child.stdin.take().context("fed twice")?.write_all(text.as_bytes()).context("the child does not read")
     }
 
+    /// Gives it a line; its standard input stays open.
+    ///
+    /// # Errors
+    /// It does not read, or was [fed](Self::feed).
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("its standard input is closed")?;
+        writeln!(input, "{line}").and_then(|()| input.flush()).context("the child does not read")
+    }
+
     /// Its next line of JSON.
     ///
     /// # Errors
