@@ -17,7 +17,9 @@ pub fn check(data: &[u8]) {
             assert!(pushed.picture.is_some() || pushed.alarm.is_some());
             assert!(pushed.picture.is_none_or(|picture| is_jpeg(&picture) && picture.len() <= body.len()));
             let Some(alarm) = pushed.alarm else { return };
-            assert!(alarm.detail().values().all(|value| value.as_str().is_some_and(|text| text.chars().count() <= 128)));
+            assert!(
+                alarm.detail().values().all(|value| value.as_str().is_some_and(|text| text.chars().count() <= 128))
+            );
             if let Says::Cause(name, _) = alarm.says() {
                 assert!((1..=32).contains(&name.len()) && !name.contains('/') && name.is_ascii(), "{name}");
             }

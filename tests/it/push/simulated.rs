@@ -10,8 +10,7 @@ async fn pushed(options: Options) -> Counters {
     let mut counters = pusher.watch();
     let done = async { while counters.changed().await.is_ok() {} };
     timeout(PATIENCE, done).await.expect("all is sent");
-    let counters = counters.borrow().clone();
-    counters
+    counters.borrow().clone()
 }
 
 fn options(gateway: &Gateway, form: Option<Form>) -> Options {

@@ -7,6 +7,9 @@ use crate::whep::user;
 use fanlight::config::Role;
 use tokio::time::timeout;
 
+/// Path, headers, status.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 fn users() -> String {
     let line = |name: &str, role: Role| {
         let hash = user(name).password_hash.unwrap();
@@ -28,7 +31,7 @@ async fn the_token_or_an_admin_and_nobody_else() {
     let (with, others) = (format!("/v1/cameras/yard/push?token={TOKEN}"), "/v1/cameras/yard/push?token=another-token");
     let plain = "/v1/cameras/yard/push";
     let foreign = ("Origin", "https://evil.example");
-    let cases: [(&str, &[(&str, &str)], u16); 15] = [
+    let cases: [Case<'_>; 15] = [
         (plain, &[], 401),
         (with.as_str(), &[], 200),
         (plain, &[("Authorization", &bearer)], 200),
