@@ -67,6 +67,27 @@ both = [b for n in range(40) for b in (on(0, 1), on(1, 1))]
 timeline("sound", False, [VIDEO, SOUND], [report(0, 1 << 32), report(1, (1 << 32) + (1 << 27))] + both)
 timeline("sound-jumps-later", True, [UNKNOWN, SOUND], both + [far(0, 90000 * 3600)] + [on(1, 1)] * 5 + [far(1, 16000 * 3600)] + both)
 timeline("four-tracks", True, [VIDEO, SOUND, (7, 0, 4), (6, 1, 0)], [bytes([n % 4 | n * 11 % 8 << 5]) for n in range(100)] + [to(2, 2**62), to(3, -2**62)])
+corpus = sys.argv[1]
+def seed(target, name, data): open(f"{corpus}/{target}/{name}", "wb").write(data)
+alarm = open("../src/ingest/push/testdata/hikvision-200321-vmd.xml", "rb").read()
+jpeg = b"\xff\xd8\xff\xe0\x00\x10JFIF\xff\xd9"
+def parts(boundary, parts):
+    return b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (boundary, head, content) for head, content in parts) + b"--%s--\r\n" % boundary
+field = b'Content-Disposition: form-data; name="a"; filename="a.jpg"\r\nContent-Type: image/jpeg'
+xml = b'Content-Type: application/xml; charset="UTF-8"\r\nContent-Length: %d' % len(alarm)
+seed("push_body", "raw", b"\x01" + jpeg)
+seed("push_body", "png", b"\x00\x89PNG\r\n\x1a\n")
+seed("push_body", "alarm", b"\x02" + alarm)
+seed("push_body", "heartbeat", b"\x02" + alarm.replace(b"VMD", b"videoloss").replace(b">active", b">inactive"))
+seed("push_body", "doctype", b'\x02<!DOCTYPE x [<!ENTITY a "aaaa">]>' + alarm.replace(b"VMD", b"&a;&#86;MD<![CDATA[x]]>"))
+seed("push_body", "form", b"\x03" + parts(b"XX", [(b'Content-Disposition: form-data; name="note"', b"hello"), (field, jpeg)]))
+seed("push_body", "foreign-boundary", b"\x03" + parts(b"YY", [(field, jpeg)]))
+seed("push_body", "no-end", (b"\x03" + parts(b"XX", [(field, jpeg)]))[:-6])
+seed("push_body", "mixed", b"\x04" + parts(b"boundary", [(xml, alarm), (b"Content-Type: image/jpeg", jpeg)]))
+seed("push_session", "repeats", bytes([3, 0, 3, 10, 3, 10, 3, 60, 3, 1, 2, 1]))
+seed("push_session", "two", bytes([3, 0, 5, 1, 3, 49, 4, 1, 3, 50, 3, 51]))
+seed("push_session", "many", bytes(b for n in range(40) for b in (n * 2 + 1, 0)))
+seed("push_session", "ends-first", bytes([2, 0, 2, 10, 3, 5]))
 PYTHON
 find corpus -type f -size +8k -print | grep . && exit 1
 find corpus -type f | wc -l

@@ -11,6 +11,8 @@ pub mod iwfcam_wire;
 pub mod jpeg;
 pub mod mini_doorbell_upload;
 pub mod mini_doorbell_wire;
+pub mod push_body;
+pub mod push_session;
 pub mod rendition_frames;
 pub mod rtsp_request;
 pub mod sdp_offer;
@@ -30,6 +32,8 @@ pub const TARGETS: &[Target] = &[
     ("jpeg", jpeg::check),
     ("mini_doorbell_upload", mini_doorbell_upload::check),
     ("mini_doorbell_wire", mini_doorbell_wire::check),
+    ("push_body", push_body::check),
+    ("push_session", push_session::check),
     ("rendition_frames", rendition_frames::check),
     ("rtsp_request", rtsp_request::check),
     ("sdp_offer", sdp_offer::check),

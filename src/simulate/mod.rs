@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod iwfcam;
 pub mod mini_doorbell;
+pub mod push;
 pub mod rtsp;
 
 pub use rtsp::SimulateError;
@@ -29,6 +30,8 @@ pub enum Family {
     Iwfcam(iwfcam::Args),
     /// Mini doorbells: each uploads one JPEG picture a visitor
     MiniDoorbell(mini_doorbell::Args),
+    /// A camera that pushes pictures by HTTP or FTP
+    Push(push::Args),
 }
 
 /// Runs the device until `cancel` is cancelled. What happens to it is written to standard output, one JSON object a line.
@@ -40,6 +43,7 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateEr
         Family::Rtsp(args) => rtsp::run(args, cancel).await,
         Family::Iwfcam(args) => iwfcam::run(args, cancel).await,
         Family::MiniDoorbell(args) => mini_doorbell::run(args, cancel).await,
+        Family::Push(args) => push::run(args, cancel).await,
     }
 }
 

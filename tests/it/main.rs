@@ -15,6 +15,7 @@ mod mini_doorbell;
 mod netns;
 mod players;
 mod program;
+mod push;
 mod rtsp_jpeg;
 mod rtsp_server;
 mod secure;
