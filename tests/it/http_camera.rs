@@ -96,8 +96,7 @@ async fn reaches(gateway: &Gateway, name: &str, wanted: (&str, &str)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_opened_once_for_all_and_comes_back_under_its_viewers() {
-    let login =
-        Login { user: "ann".into(), password: "p@ss/word".into(), scheme: Scheme::Digest, nonce_lasts: 1 };
+    let login = Login { user: "ann".into(), password: "p@ss/word".into(), scheme: Scheme::Digest, nonce_lasts: 1 };
     let options = CameraOptions { login: Some(login), ..at("127.0.61.1:0") };
     let first = camera(options.clone()).await;
     let address = first.address();
@@ -170,11 +169,8 @@ async fn trouble_is_told_in_words_and_is_over_by_itself() {
     })
     .await;
     let page = camera(at("127.0.61.4:0")).await;
-    let busy = camera(CameraOptions {
-        faults: Faults { status: Some(503), ..Faults::default() },
-        ..at("127.0.61.5:0")
-    })
-    .await;
+    let busy =
+        camera(CameraOptions { faults: Faults { status: Some(503), ..Faults::default() }, ..at("127.0.61.5:0") }).await;
     let cameras = format!(
         "  stalls:\n    source: {}\n  page:\n    source: {}\n  busy:\n    source: {}\n",
         stalls.url("/video"),
