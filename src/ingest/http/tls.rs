@@ -23,7 +23,8 @@ impl Fingerprint {
         Some(Self(bytes.try_into().ok()?)).filter(|_| digits.len() == 64)
     }
 
-    fn of(certificate: &CertificateDer<'_>) -> Self {
+    /// That of a certificate.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha256::digest(certificate).into())
     }
 }
