@@ -58,12 +58,7 @@ fn id(text: &str) -> Result<BellId, String> {
 impl Args {
     /// The doorbells asked for, but for what they show.
     pub fn options(&self) -> Options {
-        let bell = Bell {
-            source: self.source,
-            fault: self.fault,
-            rate: self.rate,
-            ..Bell::new(self.server, self.id)
-        };
+        let bell = Bell { source: self.source, fault: self.fault, rate: self.rate, ..Bell::new(self.server, self.id) };
         Options {
             bell,
             count: self.bells,
@@ -153,7 +148,9 @@ mod tests {
         assert_eq!((options.every, options.bell.rate), (Some(Duration::from_secs(30)), Some(500)));
         assert_eq!(options.bell.id.to_string(), "00ff020056341201");
         assert!(parse("").is_ok());
-        for wrong in ["--id 1", "--bells 0", "--bells 201", "--rate 0", "--fault rain", "--every 30", "--corners --file a"] {
+        for wrong in
+            ["--id 1", "--bells 0", "--bells 201", "--rate 0", "--fault rain", "--every 30", "--corners --file a"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -103,7 +103,16 @@ pub struct Bell {
 impl Bell {
     /// A unit without faults.
     pub fn new(server: SocketAddr, id: BellId) -> Self {
-        Self { server, source: None, id, fault: Fault::None, rate: None, acknowledged: true, attempts: ATTEMPTS, sequence: 0 }
+        Self {
+            server,
+            source: None,
+            id,
+            fault: Fault::None,
+            rate: None,
+            acknowledged: true,
+            attempts: ATTEMPTS,
+            sequence: 0,
+        }
     }
 
     /// Somebody presses the button, or whatever else `function` stands for.
@@ -126,7 +135,8 @@ impl Bell {
 
     /// The bytes of an upload, but for what never ends.
     fn stream(&self, fault: Fault, function: u8, picture: &[u8]) -> Vec<u8> {
-        let noise = |count: u32, from: u32| (0..count).map(move |n| ((n ^ from).wrapping_mul(2_654_435_761) >> 24) as u8);
+        let noise =
+            |count: u32, from: u32| (0..count).map(move |n| ((n ^ from).wrapping_mul(2_654_435_761) >> 24) as u8);
         let with_header = |body: &[u8]| {
             let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
             let header = Header::new(self.id, function, self.sequence, length).write(Carrier::Tcp);
@@ -225,9 +235,9 @@ async fn acknowledged(socket: &TcpStream) {
     let Ok(local) = socket.local_addr() else { return };
     loop {
         // Where there is no such table, or it does not show the connection, there is nothing to wait for.
-        let waiting = procfs::net::tcp().ok().and_then(|table| {
-            table.into_iter().find(|entry| entry.local_address == local).map(|entry| entry.tx_queue)
-        });
+        let waiting = procfs::net::tcp()
+            .ok()
+            .and_then(|table| table.into_iter().find(|entry| entry.local_address == local).map(|entry| entry.tx_queue));
         if waiting.unwrap_or(0) == 0 {
             return;
         }

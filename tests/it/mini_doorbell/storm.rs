@@ -42,7 +42,11 @@ async fn two_hundred_bells_within_a_second() {
             sleep_until(start + Duration::from_millis(5) * n.into()).await;
             (n, bell.ring(function::VISITOR, &picture).await)
         };
-        if rate.is_some() || fault == Fault::Endless { slow.spawn(ring) } else { well.spawn(ring) };
+        if rate.is_some() || fault == Fault::Endless {
+            slow.spawn(ring)
+        } else {
+            well.spawn(ring)
+        };
     }
     while let Some(rung) = well.join_next().await {
         let (n, outcome) = rung.unwrap();
