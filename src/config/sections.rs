@@ -297,9 +297,5 @@ fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Came
         }
     }
     let rotation = rotation.unwrap_or(source.usual_rotation());
-    if on_demand && source.calls_us() {
-        context.warn(place, "`on_demand` changes nothing: this device connects to us, when it has something to tell");
-    }
-    let on_demand = on_demand && !source.calls_us();
     Some(Camera { name, source, rotation, on_demand, max_connections: connections.unwrap_or(streams) })
 }

@@ -96,14 +96,6 @@ impl Source {
         }
     }
 
-    /// Whether the device connects to us, so that it can be neither called nor left alone.
-    pub fn calls_us(&self) -> bool {
-        match self {
-            Self::MiniDoorbell(_) | Self::Push(_) => true,
-            Self::Rtsp(_) | Self::Iwfcam(_) | Self::Http(_) => false,
-        }
-    }
-
     /// What a device shows that brings pictures or events of this camera.
     pub fn token(&self) -> Option<&Secret> {
         match self {
