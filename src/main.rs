@@ -48,7 +48,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Two simulated cameras and an ordinary gateway in front of them; prints what to open.
+    /// Simulated devices, one of each family, and an ordinary gateway in front of them; prints what to open.
     Demo {
         /// Let everybody in the local network watch, not only this machine.
         #[arg(long)]
@@ -380,6 +380,9 @@ fn demo(reach: Reach) -> anyhow::Result<ExitCode> {
     let demo = Demo::start(reach)?;
     let config = ConfigFile { file: Some(demo.config().to_owned()) };
     run(Run { config, ports_file: None, state_directory: None }, || {
+        if let Err(error) = demo.call(None) {
+            tracing::error!("the devices that call us do not: {error}");
+        }
         say(&demo.guide());
     })
 }

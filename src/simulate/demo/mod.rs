@@ -1,16 +1,15 @@
-//! `fanlight demo`: two simulated cameras and an ordinary configuration file that names them. Whoever runs the gateway
-//! with that file does not know that it is a demo.
+//! `fanlight demo`: one simulated device of each family and an ordinary configuration file that names them. Whoever runs
+//! the gateway with that file does not know that it is a demo.
 
-use super::rtsp::{Audio, Camera, Clip, Footage, Login, Options, Video};
+mod devices;
+
 use super::{SimulateError, rtsp};
 use crate::access::password;
 use crate::config::Secret;
+use devices::{Devices, LOGIN, MAX_CLIENTS};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-
-/// What a cheap camera allows.
-const MAX_CLIENTS: usize = 3;
 
 /// Who may reach the gateway of a demo. The cameras stay on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +62,13 @@ impl Admin {
     }
 }
 
-/// Two cameras on loopback and the configuration of a gateway in front of them, until it is dropped.
+/// The devices on loopback and the configuration of a gateway in front of them, until it is dropped.
 #[derive(Debug)]
 pub struct Demo {
-    hall: Camera,
-    street: Camera,
+    devices: Devices,
     rtsp: SocketAddr,
     http: SocketAddr,
+    bells: SocketAddr,
     config: PathBuf,
     admin: Option<Admin>,
     /// Holds the configuration; removed with the demo.
@@ -77,23 +76,18 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts the cameras, picks free ports for the gateway (the usual ones if nobody has them) and writes its
-    /// configuration. Blocks for a moment.
+    /// Starts the devices, picks free ports for the gateway (the usual ones if nobody has them) and writes its
+    /// configuration. Blocks for some seconds. Those that call the gateway begin with [`call`](Self::call).
     ///
     /// # Errors
-    /// What keeps a camera from starting, or a file from being written.
+    /// What keeps a device from starting, or a file from being written.
     pub fn start(reach: Reach) -> Result<Self, SimulateError> {
-        let load = |footage| Clip::load(&footage, Video::AsIs, Audio::AsIs);
-        let limited = |clip| Options { max_clients: Some(MAX_CLIENTS), ..Options::new(clip) };
-        let hall = Camera::start(limited(load(Footage::Visitors)?))?;
-        let street = load(Footage::Street)?;
-        let login = Login { user: "demo".into(), password: "demo".into() };
-        let street = Options { sub: Some(street.clone()), login: Some(login.clone()), ..limited(street) };
-        let street = Camera::start(street)?;
+        let devices = Devices::start()?;
         let listen = reach.listen();
         let (rtsp, http) = (free_tcp(listen, 8554)?, free_tcp(listen, 8484)?);
         let udp = free_udp_pair(listen, 8000)?;
         let webrtc = free_both(listen, 8555)?;
+        let bells = free_tcp(listen, crate::ingest::mini_doorbell::PORT)?;
         let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
         let config = dir.path().join("fanlight.yaml");
         let admin = (reach == Reach::Lan).then(Admin::new);
@@ -107,29 +101,59 @@ impl Demo {
 http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
 webrtc: {{ listen: \"{webrtc}\" }}
+mini_doorbell: {{ listen: \"{bells}\" }}
+ftp: {{ listen: [] }}              # pictures come by HTTP here
 {who}cameras:
   hall:                       # short form: just the address
-    source: {}
+    source: {hall}
     max_connections: {MAX_CLIENTS}
   street:                     # long form: with a sub stream and a login
     source:
       rtsp:
-        url: {}
-        sub: {}
-        username: {}
-        password: {}
+        url: {street}
+        sub: {sub}
+        username: {LOGIN}
+        password: {LOGIN}
     max_connections: {MAX_CLIENTS}
+  door:                       # a doorbell that calls us and leaves one picture a visitor, upside down
+    source: mini-doorbell://{bell}
+  corner:                     # JPEG pictures in datagrams; on loopback it has another port than in real life
+    source:
+      iwfcam: {{ address: {corner}, discovery_port: {corner_port} }}
+  yard:                       # JPEG pictures by HTTP
+    source:
+      http:
+        url: {yard}
+        username: {LOGIN}
+        password: {LOGIN}
+  porch:                      # whatever sends its pictures here, with a token
+    source:
+      push: {{ token: {LOGIN} }}
 ",
             udp + 1,
-            hall.url(),
-            street.url(),
-            street.sub_url().unwrap_or_default(),
-            login.user,
-            login.password,
+            hall = devices.hall.url(),
+            street = devices.street.url(),
+            sub = devices.street.sub_url().unwrap_or_default(),
+            bell = devices.bell(),
+            corner = devices.corner.discovery().ip(),
+            corner_port = devices.corner.discovery().port(),
+            yard = devices.yard.url("/video"),
         );
         std::fs::write(&config, text)?;
         let seen = |address: SocketAddr| SocketAddr::new(reach.host(), address.port());
-        Ok(Self { hall, street, rtsp: seen(rtsp), http: seen(http), config, admin, _dir: dir })
+        // To the devices of this machine, also where the whole network may watch.
+        let bells = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bells.port());
+        Ok(Self { devices, rtsp: seen(rtsp), http: seen(http), bells, config, admin, _dir: dir })
+    }
+
+    /// Lets those devices begin that call the gateway, once it is up. By default at the addresses of the configuration.
+    ///
+    /// # Errors
+    /// What keeps them from starting.
+    pub fn call(&self, gateway: Option<(SocketAddr, SocketAddr)>) -> Result<(), SimulateError> {
+        let usual = (SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.http.port()), self.bells);
+        let (http, bells) = gateway.unwrap_or(usual);
+        self.devices.call(http, bells)
     }
 
     /// The configuration file: to be run like any other.
@@ -137,9 +161,9 @@ webrtc: {{ listen: \"{webrtc}\" }}
         &self.config
     }
 
-    /// The simulated cameras by their names in the configuration.
+    /// The simulated RTSP cameras by their names in the configuration.
     pub fn cameras(&self) -> [(&'static str, &rtsp::Camera); 2] {
-        [("hall", &self.hall), ("street", &self.street)]
+        [("hall", &self.devices.hall), ("street", &self.devices.street)]
     }
 
     /// What to open and what to type, for people. True once the gateway is up.
@@ -148,7 +172,7 @@ webrtc: {{ listen: \"{webrtc}\" }}
         let base = format!("rtsp://{}{}", login.unwrap_or_default(), self.rtsp);
         let http = self.http;
         let mut text = format!(
-            "\nFanlight demo: two simulated cameras, each lets in three clients at most.\n\n  \
+            "\nFanlight demo: simulated devices; a visitor rings every 30 s.\n\n  \
              http://{http}/{:<width$} the wall: open this\n",
             "",
             width = 42_usize.saturating_sub(format!("http://{http}/").len()),
@@ -157,6 +181,11 @@ webrtc: {{ listen: \"{webrtc}\" }}
             ("hall", "people at a table, H.264 with B-frames"),
             ("street", "cars, H.264 with AAC sound"),
             ("street/sub", "the same camera's second stream"),
+            ("door", "a doorbell that sends one picture a visitor (GuoGee)"),
+            ("corner", "JPEG in UDP datagrams (IWFCam), here as H.264"),
+            ("yard", "MJPEG by HTTP, here as H.264"),
+            ("porch", "pictures that are pushed to us, here as H.264"),
+            ("yard?video=copy", "the JPEG pictures themselves (RFC 2435)"),
         ];
         for (name, about) in rows {
             let _ = writeln!(text, "  {:<42} {about}", format!("{base}/{name}"));
@@ -174,7 +203,8 @@ Watch or look closer:
   gst-launch-1.0 playbin uri={base}/street
   vlc {base}/hall                 (or Media > Open Network Stream; Debian's own VLC has no RTSP)
   curl {curl}http://{http}/v1/cameras
-  curl {curl}-o street.jpg http://{http}/v1/cameras/street/snapshot.jpg
+  curl {curl}-o door.jpg http://{http}/v1/cameras/door/snapshot.jpg
+  curl {curl}http://{http}/v1/events
 
 Any number may watch: a camera sees one connection for each of its streams. To compare, the cameras themselves:
   {}
@@ -182,8 +212,8 @@ Any number may watch: a camera sees one connection for each of its streams. To c
 Configuration: {}
 Ctrl-C ends the demo.
 ",
-            self.hall.url(),
-            self.street.url(),
+            self.devices.hall.url(),
+            self.devices.street.url(),
             self.config.display(),
             curl = if self.admin.is_some() { "-u admin " } else { "" },
         );
@@ -238,9 +268,17 @@ mod tests {
     fn writes_an_ordinary_configuration_and_tidies_up() {
         let demo = Demo::start(Reach::Loopback).unwrap();
         let config = crate::config::load(demo.config()).unwrap();
-        assert_eq!((config.auth, config.warnings.len()), (Auth::None, 0));
-        let names: Vec<_> = config.cameras.iter().map(|camera| camera.name.as_str()).collect();
-        assert_eq!(names, ["hall", "street"]);
+        assert_eq!((config.auth, &config.warnings[..]), (Auth::None, &[][..]));
+        let cameras: Vec<_> = config.cameras.iter().map(|camera| (&*camera.name, camera.source.family())).collect();
+        let expected = [
+            ("hall", "rtsp"),
+            ("street", "rtsp"),
+            ("door", "mini_doorbell"),
+            ("corner", "iwfcam"),
+            ("yard", "http"),
+            ("porch", "push"),
+        ];
+        assert_eq!(cameras, expected);
         for (camera, (name, simulated)) in config.cameras.iter().zip(demo.cameras()) {
             assert_eq!((camera.name.as_str(), camera.max_connections), (name, MAX_CLIENTS));
             let Source::Rtsp(source) = &camera.source else { panic!("an RTSP camera") };
