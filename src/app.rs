@@ -7,9 +7,10 @@ mod ports_file;
 
 pub use listen::PortError;
 
-use crate::access::{Access, CertificateError, Tls};
+use crate::access::{Access, CertificateError, HttpVerdict, Tls};
 use crate::bus::{Bus, LINGER};
 use crate::config::{self, Auth, CertificateFiles, Config, Listen, UdpPorts};
+use crate::ingest::push::ftp;
 use crate::ingest::rtsp::Patience;
 use crate::ingest::supervisor::Pace;
 use crate::ingest::{Doors, Source, mini_doorbell};
@@ -77,6 +78,8 @@ pub struct Addresses {
     pub rtsp_udp_ports: Vec<(u16, u16)>,
     /// WebRTC, UDP and TCP; empty if it is off.
     pub webrtc: Vec<SocketAddr>,
+    /// Where cameras upload to by FTP; empty if none does.
+    pub ftp: Vec<SocketAddr>,
     /// Where mini doorbells upload to; empty if there is none.
     pub mini_doorbell: Vec<SocketAddr>,
 }
@@ -142,6 +145,7 @@ impl App {
         let root = CancellationToken::new();
         let bus = Bus::new();
         let access = Access::new(config.auth, config.users.clone()).keep_sessions_in(config.store.path.clone());
+        access.replace_tokens(config.tokens());
         let access = Arc::new(access);
         let health = Arc::new(Health::default());
 
@@ -188,6 +192,7 @@ impl App {
             ),
         };
         // Ports that devices call listen as configured, users or not.
+        let ftp_listeners = listen::bind("ftp: listen", &config.ftp.listen).await?;
         let bell_listeners = listen::bind("mini_doorbell: listen", &config.mini_doorbell.listen).await?;
         let presence_sockets = listen::bind_udp("mini_doorbell: presence", &config.mini_doorbell.presence).await?;
         let addresses = Addresses {
@@ -197,6 +202,7 @@ impl App {
             rtsps: rtsp.tls_addrs(),
             rtsp_udp_ports: rtsp.udp_ports(),
             webrtc: webrtc.as_ref().map(|webrtc| webrtc.local_addrs()).unwrap_or_default(),
+            ftp: listen::addresses(&ftp_listeners),
             mini_doorbell: listen::addresses(&bell_listeners),
         };
         if let Some(path) = &options.ports_file {
@@ -237,6 +243,7 @@ impl App {
         };
         let rtsp_up = (register("rtsp", &addresses.rtsp), register("rtsps", &addresses.rtsps));
         let webrtc_up = register("webrtc", &addresses.webrtc);
+        let ftp_up = register("ftp", &addresses.ftp);
         let bells_up = register("mini_doorbell", &addresses.mini_doorbell);
         let (http_up, https_up) = (register("http", &addresses.http), register("https", &addresses.https));
         let serve = rtsp.serve(Arc::clone(&bus), Arc::clone(&access), viewers.clone());
@@ -256,6 +263,22 @@ impl App {
         for (listener, tls, up) in plain.chain(secure) {
             let limits = http::Limits::default();
             let serve = http::serve(listener, tls, Arc::clone(&site), limits, viewers.clone(), serving.clone());
+            serving.spawn(async move {
+                serve.await;
+                drop(up);
+            });
+        }
+        let ftp_options = ftp::Options {
+            passive_ports: config.ftp.passive_ports.clone(),
+            passive_address: config.ftp.passive_address,
+            ..ftp::Options::default()
+        };
+        for (listener, up) in ftp_listeners.into_iter().zip(ftp_up) {
+            let access = Arc::clone(&access);
+            let granted = HttpVerdict::Granted(None);
+            let login = ftp::Login::new(move |peer, name, token| access.check_token(peer, name, token) == granted);
+            let (pushes, options) = (Arc::clone(&doors.pushes), ftp_options.clone());
+            let serve = ftp::serve(listener, pushes, login, options, viewers.clone(), serving.clone());
             serving.spawn(async move {
                 serve.await;
                 drop(up);
@@ -284,13 +307,14 @@ impl App {
                 }
             });
         }
-        let Addresses { http, https, rtsp, rtsps, webrtc, mini_doorbell, .. } = &addresses;
+        let Addresses { http, https, rtsp, rtsps, webrtc, ftp, mini_doorbell, .. } = &addresses;
         tracing::info!(
             ?http,
             ?https,
             ?rtsp,
             ?rtsps,
             ?webrtc,
+            ?ftp,
             ?mini_doorbell,
             cameras = config.cameras.len(),
             "started"
@@ -334,6 +358,7 @@ impl App {
             tracing::error!("`https`: {error}; the certificate stays as it was");
         }
         self.state.access.replace(config.auth, config.users.clone());
+        self.state.access.replace_tokens(config.tokens());
         if let Some(webrtc) = &self.state.webrtc {
             webrtc.reload(config.webrtc.candidates.clone(), config.webrtc.ice_servers.clone());
         }
@@ -381,6 +406,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare("rtsp: listen", old.rtsp.listen == new.rtsp.listen);
     compare("rtsp: udp_ports", old.rtsp.udp_ports == new.rtsp.udp_ports);
     compare("webrtc: listen", old.webrtc.listen == new.webrtc.listen);
+    compare("ftp: listen", old.ftp.listen == new.ftp.listen);
+    let passive = |config: &Config| (config.ftp.passive_ports.clone(), config.ftp.passive_address);
+    compare("ftp: passive_ports", passive(old) == passive(new));
     compare("mini_doorbell: listen", old.mini_doorbell.listen == new.mini_doorbell.listen);
     compare("mini_doorbell: presence", old.mini_doorbell.presence == new.mini_doorbell.presence);
     compare("mini_doorbell: announce", old.mini_doorbell.announce == new.mini_doorbell.announce);

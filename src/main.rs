@@ -187,12 +187,13 @@ fn levels(text: &str) -> Result<Targets, filter::ParseError> {
 }
 
 /// Libraries that are heard only where `RUST_LOG` names them. What matters of what they say stands in our own words.
-const TALKATIVE: [&str; 3] = [
+const TALKATIVE: [&str; 4] = [
     // Tells the details of every session as INFO, and as WARN what it would like cameras to do better, at every
     // reconnection again.
     "retina", // Warns of every player that sends an address as the name of the host.
     "rustls", // Warns of datagrams that anybody can send, a line for each.
-    "rtc",
+    "rtc",    // Tells every command of every client.
+    "libunftp",
 ];
 
 fn start_log(format: LogFormat) {

@@ -36,7 +36,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let expected = serde_json::json!(
             { "http": ["127.0.0.1:8484"], "https": [], "rtsp": [], "rtsps": [], "rtsp_udp_ports": [], "webrtc": [],
-              "mini_doorbell": [] }
+              "ftp": [], "mini_doorbell": [] }
         );
         assert_eq!(json, expected);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

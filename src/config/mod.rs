@@ -7,6 +7,7 @@
 //! `${NAME}` in any text comes from the environment and never changes the structure; `$${` is a literal `${`. Any
 //! secret `x` may be `x_file: PATH`. Relative paths start at the configuration file.
 
+mod ftp;
 mod http;
 mod mask;
 mod mini_doorbell;
@@ -19,6 +20,7 @@ mod users;
 mod values;
 mod webrtc;
 
+pub use ftp::Ftp;
 pub use http::Http;
 pub use mini_doorbell::{Announce, MiniDoorbell, Unknown};
 pub use mistakes::{Mistake, Mistakes};
@@ -60,6 +62,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// What is kept on disk.
     pub store: Store,
+    /// Where cameras upload pictures to.
+    pub ftp: Ftp,
     /// The port that mini doorbells call.
     pub mini_doorbell: MiniDoorbell,
     /// In the order of the file.
@@ -92,10 +96,18 @@ impl Default for Config {
             auth: Auth::Users,
             users: Vec::new(),
             store: Store { path: PathBuf::from("data"), named: false },
+            ftp: Ftp::OFF,
             mini_doorbell: MiniDoorbell::OFF,
             cameras: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// The tokens that devices show for their cameras, by the cameras' names.
+    pub fn tokens(&self) -> impl Iterator<Item = (String, Secret)> {
+        self.cameras.iter().filter_map(|camera| Some((camera.name.clone(), camera.source.token()?.clone())))
     }
 }
 

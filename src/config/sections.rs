@@ -4,12 +4,12 @@ use super::read::{Context, Fields};
 use super::tree::{Node, Place, Value};
 use super::users::users;
 use super::values::{Listen, Network, UdpPorts, wrong_name};
-use super::{Auth, Camera, CertificateFiles, Config, Http, Https, MiniDoorbell, Rtsp, Rtsps, Store, User, Webrtc};
-use super::{mini_doorbell, webrtc};
+use super::{Auth, Camera, CertificateFiles, Config, Ftp, Http, Https, MiniDoorbell, Rtsp, Rtsps, Store, User, Webrtc};
+use super::{ftp, mini_doorbell, webrtc};
 use crate::ingest::{Rotation, Source};
 
 /// Sections that later versions will know.
-const LATER: [&str; 5] = ["mqtt", "dns", "vesync", "ftp", "outlets"];
+const LATER: [&str; 4] = ["mqtt", "dns", "vesync", "outlets"];
 /// Cameras for the home serve fewer clients than this.
 const MANY_CONNECTIONS: usize = 8;
 
@@ -27,9 +27,11 @@ pub(crate) fn read(mut fields: Fields<'_, '_>) -> Config {
         auth: fields.word("auth", &[("users", Auth::Users), ("none", Auth::None)]).unwrap_or(default.auth),
         store: store(&mut fields),
         mini_doorbell: MiniDoorbell::OFF,
+        ftp: Ftp::OFF,
         cameras: cameras(&mut fields),
         warnings: Vec::new(),
     };
+    config.ftp = ftp::read(&mut fields, &config.cameras, &mut taken);
     config.mini_doorbell = mini_doorbell::read(&mut fields, &config.cameras, &mut taken);
     fields.later(&LATER);
     fields.finish();

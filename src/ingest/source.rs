@@ -4,6 +4,7 @@
 
 use super::supervisor::Pace;
 use super::{Rotation, http, iwfcam, mini_doorbell, push, rtsp};
+use crate::config::Secret;
 use crate::config::read::{Context, Fields};
 use crate::config::tree::{Node, Value};
 use std::time::Duration;
@@ -92,6 +93,14 @@ impl Source {
             Self::MiniDoorbell(_) => "mini_doorbell",
             Self::Push(_) => "push",
             Self::Http(_) => "http",
+        }
+    }
+
+    /// What a device shows that brings pictures or events of this camera.
+    pub fn token(&self) -> Option<&Secret> {
+        match self {
+            Self::Push(config) => config.token.as_ref(),
+            Self::Rtsp(_) | Self::Iwfcam(_) | Self::MiniDoorbell(_) | Self::Http(_) => None,
         }
     }
 

@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod grey;
+mod idr;
 
 pub use super::annex_b::Scan;
 use super::parameter_sets::ParameterSets;
@@ -10,6 +11,7 @@ pub use grey::{GreyPictures, grey_pictures};
 use h264_reader::nal::sei::{HeaderType, SeiReader};
 use h264_reader::nal::sps::{PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::{BitRead, BitReader, ByteReader};
+pub use idr::{idr_pic_id, with_idr_pic_id};
 
 /// NAL unit types of table 7-1.
 mod nal {

@@ -3,6 +3,7 @@
 
 pub mod demo;
 pub mod iwfcam;
+pub mod mini_doorbell;
 pub mod rtsp;
 
 pub use rtsp::SimulateError;
@@ -26,6 +27,8 @@ pub enum Family {
     Rtsp(rtsp::Args),
     /// An IWFCam camera: JPEG pictures and ADPCM sound over UDP
     Iwfcam(iwfcam::Args),
+    /// Mini doorbells: each uploads one JPEG picture a visitor
+    MiniDoorbell(mini_doorbell::Args),
 }
 
 /// Runs the device until `cancel` is cancelled. What happens to it is written to standard output, one JSON object a line.
@@ -36,6 +39,7 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateEr
     match args.family {
         Family::Rtsp(args) => rtsp::run(args, cancel).await,
         Family::Iwfcam(args) => iwfcam::run(args, cancel).await,
+        Family::MiniDoorbell(args) => mini_doorbell::run(args, cancel).await,
     }
 }
 

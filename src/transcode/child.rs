@@ -231,7 +231,7 @@ fn feed(graph: &Graph, gate: &Gate, input: &Receiver<Frame>, output: &Output) ->
                 }
                 output.send(&Frame::Taken);
             }
-            Frame::Key => graph.force_key(),
+            Frame::Key => gate.want_key(),
             _ => return ExitCode::FAILURE,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::job::Verdict;
 use super::packages;
-use super::pipeline::KEY_INTERVAL;
+use super::pipeline::key_is_due;
 use super::wire::Unit;
 use crate::media::MediaTime;
 use bytes::Bytes;
@@ -38,6 +38,8 @@ struct GateState {
     due: Option<MediaTime>,
     last: Option<MediaTime>,
     last_key: Option<MediaTime>,
+    /// Somebody asked for a key picture.
+    wanted: bool,
 }
 
 /// What is to be done with a decoded picture.
@@ -80,13 +82,24 @@ impl Gate {
         }
         let step = state.last.map_or(std::time::Duration::ZERO, |last| pts.saturating_since(last));
         state.last = Some(pts);
-        // The next one would be too late.
-        if state.last_key.is_some_and(|key| pts + step > key + KEY_INTERVAL) { Pass::EncodeAsKey } else { Pass::Encode }
+        let due = state.last_key.is_some_and(|key| key_is_due(key, pts, step));
+        if std::mem::take(&mut state.wanted) || due {
+            // What makes it tells us only when it is done, and the next picture may come before that.
+            state.last_key = Some(pts);
+            return Pass::EncodeAsKey;
+        }
+        Pass::Encode
+    }
+
+    /// Has the next picture that is encoded be a key picture.
+    pub(super) fn want_key(&self) {
+        self.state().wanted = true;
     }
 
     /// The encoder made a key picture.
     pub(super) fn key(&self, pts: MediaTime) {
-        self.state().last_key = Some(pts);
+        let mut state = self.state();
+        state.last_key = state.last_key.max(Some(pts));
     }
 }
 
@@ -150,11 +163,6 @@ impl Graph {
         });
     }
 
-    /// Has the next picture be a key picture.
-    pub(super) fn force_key(&self) {
-        force_key(&self.encoder);
-    }
-
     /// Hands a unit to the decoder; waits while it is busy.
     pub(super) fn push(&self, unit: Unit) -> Result<(), gst::FlowError> {
         let mut buffer = gst::Buffer::from_slice(unit.payload);
@@ -216,6 +224,7 @@ mod tests {
             let gate = Gate::new(None);
             gate.open(at(0));
             let mut keys = vec![0];
+            assert!(gate.state().last_key.is_none());
             for number in 0..200 {
                 match gate.pass(at(number * step)) {
                     Pass::EncodeAsKey => {

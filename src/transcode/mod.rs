@@ -20,6 +20,7 @@ mod job;
 mod packages;
 mod process;
 mod rendition;
+mod repeat;
 mod session;
 mod stills;
 

@@ -4,7 +4,7 @@ use super::packages;
 use crate::config::read::{Context, Fields};
 use crate::config::tree::{Node, Value};
 use crate::config::{self, Mistakes};
-use crate::media::{Codec, TrackInfo};
+use crate::media::{Codec, MediaTime, TrackInfo};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,16 @@ use std::time::Duration;
 
 /// Key pictures come at most this far apart.
 pub(super) const KEY_INTERVAL: Duration = Duration::from_secs(2);
-/// Assumed where nobody knows the rate: it only serves to choose a bitrate.
-const USUAL_RATE: f64 = 15.0;
+/// Whether the picture at `pts`, `step` after the one before it, must be a key picture if the last one was at `key`: the
+/// next one might be too late. Steps may waver by a tenth, so that from one picture a second down all are key pictures.
+pub(super) fn key_is_due(key: MediaTime, pts: MediaTime, step: Duration) -> bool {
+    pts + step + step / 10 > key + KEY_INTERVAL
+}
+
+/// Assumed where nobody knows the rate.
+pub(super) const USUAL_RATE: f64 = 15.0;
+/// Slow tracks are given the bits of this rate: what counts there is how a single picture looks.
+const LEAST_RATE: f64 = 5.0;
 /// The largest value that a file may give.
 const MAX_VALUE: u32 = 1_000_000_000;
 
@@ -252,7 +260,7 @@ impl Pipeline {
             0 => 1280 * 720,
             pixels => pixels,
         };
-        let bits = pixels as f64 * rate * f64::from(given("millibits_per_pixel", 100)) / 1000.0;
+        let bits = pixels as f64 * rate.max(LEAST_RATE) * f64::from(given("millibits_per_pixel", 100)) / 1000.0;
         let (least, most) = (given("least_kbps", 100), given("most_kbps", 20_000));
         let kbps = given("kbps", ((bits / 1000.0) as u32).min(most).max(least));
         let worked_out = [

@@ -1,9 +1,10 @@
 //! One encoder at work: its child is started, fed from the source, and what it makes is published.
 
 use super::job::{self, Job, Report, Task, Verdict};
-use super::pipeline::{Pipeline, Pipelines};
+use super::pipeline::{Pipeline, Pipelines, USUAL_RATE};
 use super::process::{self, Output, Process};
 use super::rendition::{Rendition, announced};
+use super::repeat::{Next, Repeats};
 use super::wire::{Frame, Unit};
 use super::{Shared, lock};
 use crate::bus::Want;
@@ -101,11 +102,30 @@ enum Read {
     Nonsense(String),
 }
 
-/// What has come out of this child.
+/// Which candidate runs, and since when something has come out of it.
 #[derive(Default)]
-struct Made {
+struct Works {
     candidate: Option<usize>,
     since: Option<Instant>,
+}
+
+/// What is known of all that comes out.
+struct Published {
+    form: Form,
+    /// For pictures that may come again unchanged and that each make one of the encoder's.
+    repeats: Option<Repeats>,
+}
+
+impl Published {
+    /// What to publish of a unit that came out of the child.
+    fn note(&mut self, unit: Unit) -> Option<Unit> {
+        let random_access = self.form.note(&unit);
+        let unit = Unit { random_access, ..unit };
+        match &mut self.repeats {
+            Some(repeats) => repeats.made(unit),
+            None => Some(unit),
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -149,10 +169,12 @@ impl<'a> Session<'a> {
             }
         };
         self.rendition.counted.running.store(true, Ordering::Relaxed);
-        let mut made = Made::default();
+        let repeats = (self.rendition.from == Codec::Jpeg && self.rendition.to == Codec::H264).then(Repeats::default);
+        let published = Published { form: Form::new(announced(&info, self.rendition.to)), repeats };
+        let (published, mut works) = (Mutex::new(published), Works::default());
         let ending = {
-            let fed = self.feed(&info, &mut input);
-            let read = self.collect(&info, &mut output, &mut made);
+            let fed = self.feed(&info, &mut input, &published);
+            let read = self.collect(&mut output, &published, &mut works);
             let silent = self.silent(depth(&info));
             let unwanted = self.rendition.stream().demand.unwanted(self.shared.options.linger);
             tokio::pin!(fed, read);
@@ -178,9 +200,9 @@ impl<'a> Session<'a> {
             }
         };
         drop((input, output));
-        let played = made.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let played = works.since.map_or(Duration::ZERO, |since| since.elapsed());
         let complete =
-            |failure: Failure| Failure { candidate: made.candidate, worked: made.since.is_some(), played, ..failure };
+            |failure: Failure| Failure { candidate: works.candidate, worked: works.since.is_some(), played, ..failure };
         match ending {
             Ok(Ending::Failed(failure)) => {
                 process.stop().await;
@@ -243,10 +265,12 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the job, then the source's units. A child that takes nothing holds up nobody but this.
-    async fn feed(&self, info: &TrackInfo, input: &mut ChildStdin) -> Fed {
+    async fn feed(&self, info: &TrackInfo, input: &mut ChildStdin, published: &Mutex<Published>) -> Fed {
         let source = &self.rendition.source;
         let rate = Some(source.totals().frame_rate).filter(|rate| *rate > 0.0);
         let rate = rate.or_else(|| info.video().and_then(|video| video.frame_rate));
+        // x264enc keeps a picture of unknown duration until the next one comes (measured): it is told some rate.
+        let rate = Some(rate.unwrap_or(USUAL_RATE));
         let job = Job {
             task: Task::Encode,
             launches: self.pipeline.filled(info, rate),
@@ -271,7 +295,7 @@ impl<'a> Session<'a> {
         let seen = *lock(&self.rendition.last);
         for (number, unit) in backlog.into_iter().enumerate() {
             let skip = number < first || seen.is_some_and(|seen| unit.pts <= seen);
-            if self.send(input, unit, skip).await.is_err() {
+            if self.offer(input, published, unit, skip).await.is_err() {
                 return Fed::Refused;
             }
         }
@@ -296,10 +320,35 @@ impl<'a> Session<'a> {
                     if other && unit.random_access && started.elapsed() > SIZE_CHANGES {
                         return Fed::Changed;
                     }
-                    if self.send(input, unit, false).await.is_err() {
+                    if self.offer(input, published, unit, false).await.is_err() {
                         return Fed::Refused;
                     }
                 }
+            }
+        }
+    }
+
+    /// Sends a unit, unless what was made of it before can be published in its place.
+    async fn offer(
+        &self,
+        input: &mut ChildStdin,
+        published: &Mutex<Published>,
+        unit: AccessUnit,
+        skip: bool,
+    ) -> std::io::Result<()> {
+        let next = match &mut lock(published).repeats {
+            Some(repeats) if !skip => repeats.next(&unit),
+            _ => Next::Encode,
+        };
+        match next {
+            Next::Encode => self.send(input, unit, skip).await,
+            Next::EncodeAsKey => {
+                process::write(input, &Frame::Key).await?;
+                self.send(input, unit, skip).await
+            }
+            Next::Repeat(again) => {
+                self.publish(published, again);
+                Ok(())
             }
         }
     }
@@ -325,8 +374,7 @@ impl<'a> Session<'a> {
     }
 
     /// Publishes what the child makes, until it ends.
-    async fn collect(&self, info: &TrackInfo, output: &mut Output, made: &mut Made) -> Read {
-        let mut form = Form::new(announced(info, self.rendition.to));
+    async fn collect(&self, output: &mut Output, published: &Mutex<Published>, works: &mut Works) -> Read {
         loop {
             match output.next().await {
                 Ok(Some(Frame::Ready(number))) => {
@@ -334,7 +382,7 @@ impl<'a> Session<'a> {
                     progress.ready = true;
                     progress.outstanding.1 = Instant::now();
                     drop(progress);
-                    made.candidate = usize::try_from(number).ok();
+                    works.candidate = usize::try_from(number).ok();
                     self.ready.notify_one();
                 }
                 Ok(Some(Frame::Taken)) => {
@@ -345,11 +393,14 @@ impl<'a> Session<'a> {
                 }
                 Ok(Some(Frame::Unit(unit))) => {
                     lock(&self.progress).unanswered = (0, None);
-                    if made.since.is_none() {
-                        made.since = Some(Instant::now());
-                        self.works(made.candidate);
+                    if works.since.is_none() {
+                        works.since = Some(Instant::now());
+                        self.works(works.candidate);
                     }
-                    self.publish(&mut form, unit);
+                    let unit = lock(published).note(unit);
+                    if let Some(unit) = unit {
+                        self.publish(published, unit);
+                    }
                 }
                 Ok(Some(Frame::Report(json))) => {
                     return match serde_json::from_slice(&json) {
@@ -383,26 +434,26 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn publish(&self, form: &mut Form, unit: Unit) {
+    fn publish(&self, published: &Mutex<Published>, unit: Unit) {
         let mut last = lock(&self.rendition.last);
         if last.is_some_and(|last| unit.pts <= last) {
             // The encoder before had come further.
             self.rendition.key.notify_one();
             return;
         }
-        let discontinuity = form.units == 0 && last.is_some();
+        let (info, first) = lock(published).form.publish();
+        let discontinuity = first && last.is_some();
         *last = Some(unit.pts);
         drop(last);
-        let random_access = form.note(&unit);
         self.rendition.counted.units_out.fetch_add(1, Ordering::Relaxed);
         self.rendition.stream().publish(
             self.rendition.own_track,
             AccessUnit {
                 pts: unit.pts,
                 dts: unit.pts,
-                random_access,
+                random_access: unit.random_access,
                 discontinuity,
-                info: Arc::clone(&form.info),
+                info,
                 payload: unit.payload,
             },
         );
@@ -436,17 +487,17 @@ fn none_works(verdicts: Vec<Verdict>) -> Result<Ending, String> {
 struct Form {
     info: Arc<TrackInfo>,
     scanner: Scanner,
-    units: u64,
+    /// Something of this child was published.
+    published: bool,
 }
 
 impl Form {
     fn new(info: TrackInfo) -> Self {
-        Self { info: Arc::new(info), scanner: Scanner::new(), units: 0 }
+        Self { info: Arc::new(info), scanner: Scanner::new(), published: false }
     }
 
     /// Looks at a unit; says whether a decoder may start there.
     fn note(&mut self, unit: &Unit) -> bool {
-        self.units += 1;
         match self.info.codec {
             Codec::H264 => {
                 let scan = self.scanner.scan(&unit.payload);
@@ -469,6 +520,11 @@ impl Form {
             }
             _ => unit.random_access,
         }
+    }
+
+    /// A unit goes out: what is known of it, and whether it is the first.
+    fn publish(&mut self) -> (Arc<TrackInfo>, bool) {
+        (Arc::clone(&self.info), !std::mem::replace(&mut self.published, true))
     }
 
     fn set(&mut self, format: Format) {

@@ -7,6 +7,7 @@ mod outside;
 mod proxy;
 mod timing;
 mod trouble;
+mod visits;
 mod wall;
 
 use crate::support::chromium::Browser;

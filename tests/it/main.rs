@@ -11,6 +11,7 @@ mod gateway;
 mod ingest;
 mod ingest_simulated;
 mod iwfcam;
+mod mini_doorbell;
 mod netns;
 mod players;
 mod program;

@@ -5,6 +5,7 @@ mod exact;
 mod forms;
 mod pictures;
 mod players;
+mod stills;
 
 use crate::support::rtsp_client::Client;
 use bytes::Bytes;

@@ -1,10 +1,12 @@
 // One camera, large.
 
+import { mention, strip } from "./guests.js";
 import { announce, at, banner, byId, checkVersion, copy, facts, kiosk, pageOf, session } from "./page.js";
 import { Player } from "./player.js";
-import { States, codecName, shape, squareness, stateSentence, stateWord, trackWords, videoTrack } from "./states.js";
+import { States, ago, codecName, isRestful, shape, squareness, stateSentence, stateWord, trackWords, videoTrack } from "./states.js";
 import { Meter } from "./stats.js";
 import { Still } from "./still.js";
+import { PEOPLE } from "./visits.js";
 
 // A live picture is there sooner than the gateway has decoded a still. Where it is not, a still helps.
 const LATE = 400;
@@ -22,7 +24,15 @@ let user = null;
 const streamName = () => (sub ? `${name}/sub` : name);
 const whep = () => at(`whep/${path}${sub ? "/sub" : ""}`);
 const player = new Player(video, whep());
-const still = new Still(byId("still"), name, { changed: () => reshape() });
+/** When the still was taken, by our clock; `null` where there is none. */
+let taken = null;
+const still = new Still(byId("still"), name, {
+  changed: (age) => {
+    taken = age === null ? null : Date.now() - age * 1000;
+    reshape();
+    tell();
+  },
+});
 
 document.title = `${name} · Fanlight`;
 byId("title").textContent = name;
@@ -75,12 +85,15 @@ function tell() {
   screen.classList.toggle("moving", playing);
   showMjpeg(fallback);
   const away = camera && camera.state !== "online" && camera.state !== "idle";
+  const rests = camera && isRestful(camera);
   let words = "";
   if (away) words = stateSentence(camera);
+  else if (rests) words = taken === null ? "No picture yet" : "";
   else if (phase === "waiting") words = text;
   put(cover, words);
   screen.dataset.phase = phase;
-  put(badge, away ? "" : { playing: "Live", failed: "MJPEG", connecting: "Connecting…", waiting: "Waiting" }[phase] ?? "");
+  if (rests) put(badge, taken === null ? "" : ago((Date.now() - taken) / 1000));
+  else put(badge, away ? "" : { playing: "Live", failed: "MJPEG", connecting: "Connecting…", waiting: "Waiting" }[phase] ?? "");
   put(byId("note"), fallback ? `Shown as MJPEG, because ${text}. WebRTC is tried again every minute.` : "");
   controls();
 }
@@ -104,16 +117,20 @@ const buttons = Object.fromEntries(
 );
 
 function controls() {
-  const hasSound = camera?.tracks.some((track) => track.kind === "audio" && track.stream.startsWith(name));
+  // A second stream that the camera does not have is served by the main one.
+  const own = camera?.tracks.some((track) => track.stream === streamName());
+  const heard = own ? streamName() : name;
+  const hasSound = camera?.tracks.some((track) => track.kind === "audio" && track.stream === heard);
   const webrtc = player.phase !== "failed";
-  buttons.sound.hidden = !hasSound || !webrtc;
+  const rests = camera !== null && isRestful(camera);
+  buttons.sound.hidden = !hasSound || !webrtc || rests;
   press(buttons.sound, !video.muted, video.muted ? "Sound on" : "Sound off");
-  buttons.pip.hidden = !document.pictureInPictureEnabled || !webrtc;
+  buttons.pip.hidden = !document.pictureInPictureEnabled || !webrtc || rests;
   press(buttons.pip, document.pictureInPictureElement === video);
   const full = document.fullscreenElement === stage;
   buttons.full.hidden = !document.fullscreenEnabled && !video.webkitEnterFullscreen;
   press(buttons.full, full, full ? "Leave full screen" : "Full screen");
-  buttons.figures.hidden = !webrtc;
+  buttons.figures.hidden = !webrtc || rests;
   byId("streams").hidden = !(camera?.sub ?? camera?.tracks.some((track) => track.stream === `${name}/sub`));
 }
 
@@ -164,8 +181,12 @@ for (const radio of document.querySelectorAll("[name=stream]")) {
   radio.addEventListener("change", () => {
     sub = radio.value === "sub";
     player.change(whep());
+    still.stream = sub ? "sub" : null;
+    byId("snapshot").href = at(snapshotOf(sub));
+    byId("snapshot").download = sub ? `${name}-sub.jpg` : `${name}.jpg`;
     renewMjpeg();
     describe();
+    tell();
   });
 }
 
@@ -192,6 +213,8 @@ function go(address) {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select, textarea")) return;
+  // Its keys are its own.
+  if (document.querySelector("dialog[open]")) return;
   const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!act) return;
   event.preventDefault();
@@ -224,6 +247,8 @@ function address(scheme, port, stream) {
   return `${scheme}://${login}${location.hostname}:${port}/${stream}`;
 }
 
+const snapshotOf = (second) => `v1/cameras/${path}/snapshot.jpg${second ? "?stream=sub" : ""}`;
+
 let written = "";
 function addresses() {
   const streams = [...new Set([name, ...(camera?.tracks ?? []).map((track) => track.stream)])];
@@ -234,7 +259,10 @@ function addresses() {
       rows.push([stream === name ? label : `${label}, second stream`, address(scheme, port, stream)]);
     }
   }
-  rows.push(["Snapshot", at(`v1/cameras/${path}/snapshot.jpg`)], ["MJPEG", at(`v1/cameras/${path}/mjpeg`)]);
+  for (const [label, file] of [["Snapshot", "snapshot.jpg"], ["MJPEG", "mjpeg"]]) {
+    rows.push([label, at(`v1/cameras/${path}/${file}`)]);
+    if (streams.includes(`${name}/sub`)) rows.push([`${label}, second stream`, at(`v1/cameras/${path}/${file}?stream=sub`)]);
+  }
   // Made again only when they differ, so that a selection or the focus is not lost.
   const layout = JSON.stringify(rows);
   if (layout === written) return;
@@ -295,16 +323,23 @@ states.addEventListener("cameras", () => {
   const known = states.cameras.has(name);
   byId("missing").hidden = known;
   byId("shown").hidden = !known;
-  if (!known) player.stop();
+  if (!known) {
+    player.stop();
+    still.stop();
+    camera = null;
+    put(byId("state"), "");
+  }
 });
 states.addEventListener("camera", ({ detail }) => {
   if (detail.name !== name) return;
   const before = camera?.state;
+  const more = camera !== null && detail.frames > camera.frames;
   camera = detail;
   if (before && before !== camera.state) announce(stateSentence(camera));
   player.worthwhile = camera.state !== "offline";
   if (before && before !== "online" && camera.state === "online") player.hurry();
-  if (player.phase === "stopped" && !document.hidden) player.start();
+  rest();
+  if (more && isRestful(camera)) still.fetch();
   // Nobody reads the pictures that we believe to be shown: the connection is gone.
   if (!mjpeg.hidden && camera.viewers.mjpeg === 0 && performance.now() - asked > 3000) renewMjpeg();
   const trouble = camera.tracks.find((track) => !track.native && track.reason && track.kind === "video" && track.codec !== "jpeg");
@@ -312,6 +347,16 @@ states.addEventListener("camera", ({ detail }) => {
   describe();
   tell();
 });
+for (const kind of ["event", "update"]) {
+  states.addEventListener(kind, ({ detail: event }) => {
+    if (event.camera === name && camera && isRestful(camera)) still.fetch();
+    else if (kind === "event" && !(event.camera === name && PEOPLE.includes(event.kind))) mention(event);
+  });
+}
+// A wall tablet shows who is at any door.
+strip(states, kiosk ? null : name);
+setInterval(tell, 15_000);
+
 states.addEventListener("lost", () => banner("Fanlight does not answer. Trying again…"));
 states.addEventListener("connected", () => {
   banner("");
@@ -321,17 +366,26 @@ states.addEventListener("connected", () => {
   checkVersion();
 });
 
+/** A camera that sends a picture now and then shows that one; all others move. */
+function rest() {
+  const rests = camera !== null && isRestful(camera);
+  if (rests && player.phase !== "stopped") player.stop();
+  if (!rests && player.phase === "stopped" && !document.hidden) player.start();
+  if (rests && !document.hidden && camera.last_frame_age_ms !== null) still.start();
+  else still.stop();
+}
+
 let resting = null;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(resting);
-  if (!document.hidden) player.start();
-  else resting = setTimeout(() => {
+  rest();
+  if (document.hidden) resting = setTimeout(() => {
     if (!document.pictureInPictureElement && video.muted) player.stop();
   }, REST);
 });
 addEventListener("online", () => player.hurry());
 addEventListener("pagehide", () => player.stop());
-addEventListener("pageshow", ({ persisted }) => persisted && player.start());
+addEventListener("pageshow", ({ persisted }) => persisted && rest());
 
 // The picture first: nothing of the rest is needed for it.
 if (!document.hidden) player.start();

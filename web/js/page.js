@@ -15,6 +15,24 @@ export const at = (path) => new URL(path, root).href;
 /** The address of a page, which stays a kiosk if this one is. */
 export const pageOf = (name) => at(name ? `camera/${encodeURIComponent(name)}` : "") + (kiosk ? "?kiosk" : "");
 
+/** The address of the gallery, of one camera if it is named. */
+export function galleryOf(name) {
+  const query = new URLSearchParams(name ? { camera: name } : {});
+  if (kiosk) query.set("kiosk", "");
+  return at("visitors") + (query.size ? `?${query}` : "");
+}
+
+/** An element with these properties, attributes (`data-` and `aria-`) and children. */
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-")) element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children);
+  return element;
+}
+
 /** Loads the page again: whoever is not signed in gets the sign-in page instead. Never in a fast loop. */
 export function reload() {
   if (leaving) return;

@@ -8,7 +8,8 @@ const SELDOM = 30_000;
 
 /**
  * Events: `cameras` (the list changed), `camera` (detail: one camera, new or changed), `removed` (detail: its name),
- * `connected` and `lost` (the gateway), `event` (detail: a visitor or the like).
+ * `connected` and `lost` (the gateway), `event` and `update` (detail: a visitor or the like; more about one), `open` (from
+ * now on events come), `polled` (they do not, and the cameras were asked for instead).
  */
 export class States extends EventTarget {
   cameras = new Map();
@@ -16,6 +17,8 @@ export class States extends EventTarget {
   #source = null;
   /** Whether this source of events has ever told anything: some proxies hold them back. */
   #heard = false;
+  /** The newest event or update that was told: a page that was hidden goes on after it. */
+  #last = "";
   #asked = 0;
   #timer = null;
   #asking = false;
@@ -52,11 +55,13 @@ export class States extends EventTarget {
 
   #open() {
     this.#source?.close();
-    const source = new EventSource(at("v1/events/stream"));
+    const query = this.#last && `?last_event_id=${this.#last}`;
+    const source = new EventSource(at(`v1/events/stream${query}`));
     this.#source = source;
     this.#heard = false;
     const hear = (kind, then) => source.addEventListener(kind, (message) => {
       this.#heard = true;
+      this.#last = message.lastEventId || this.#last;
       this.#reached(true);
       try {
         then(JSON.parse(message.data));
@@ -66,7 +71,8 @@ export class States extends EventTarget {
     });
     hear("state", (camera) => this.#take(camera));
     hear("removed", ({ name }) => this.#remove(name));
-    hear("event", (event) => this.#tell("event", event));
+    for (const kind of ["event", "update"]) hear(kind, (event) => this.#tell(kind, event));
+    source.addEventListener("open", () => this.#tell("open"));
     source.addEventListener("error", () => this.refresh());
   }
 
@@ -81,6 +87,7 @@ export class States extends EventTarget {
       if (!answer.ok) throw new Error(`HTTP status ${answer.status}`);
       this.#all((await answer.json()).cameras);
       this.#reached(true);
+      if (!this.#heard) this.#tell("polled");
     } catch {
       this.#reached(false);
     } finally {
@@ -149,6 +156,24 @@ export function squareness(track) {
 }
 
 export const watching = (camera) => Object.values(camera.viewers).reduce((sum, count) => sum + count, 0);
+
+/**
+ * Whether the camera sends a picture now and then, as a bell does: that one with its age tells more than a film in which
+ * nothing moves.
+ */
+export function isRestful(camera) {
+  const track = videoTrack(camera);
+  return camera.state === "online" && track?.native === true && track.codec === "jpeg" && (track.fps ?? 0) < 0.5;
+}
+
+/** How long ago that is, in words; the argument is in seconds. */
+export function ago(seconds) {
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  const days = Math.floor(seconds / 86_400);
+  return days === 1 ? "yesterday" : `${days} days ago`;
+}
 
 /** The state in a word or two. */
 export function stateWord(camera) {

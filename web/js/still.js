@@ -12,6 +12,7 @@ export class Still {
   #stream;
   #timer = null;
   #busy = false;
+  #more = false;
   #url = null;
 
   /** `changed(age)` is called with the age of each picture in seconds, or with `null` where there is none. */
@@ -35,6 +36,8 @@ export class Still {
   }
 
   async fetch() {
+    // There may be a newer one than the one that is on its way.
+    this.#more = this.#busy;
     if (this.#busy) return;
     this.#busy = true;
     try {
@@ -52,7 +55,13 @@ export class Still {
       // The next one may come; the page says elsewhere that the gateway is away.
     } finally {
       this.#busy = false;
+      if (this.#more) this.fetch();
     }
+  }
+
+  /** Of that stream from now on. */
+  set stream(stream) {
+    this.#stream = stream;
   }
 
   /** Shown once it is decoded, so that nothing flickers. */

@@ -2,7 +2,7 @@
 
 import { at, byId, pageOf } from "./page.js";
 import { Player } from "./player.js";
-import { shape, stateSentence, stateWord, trackWords, videoTrack, watching } from "./states.js";
+import { ago, isRestful, shape, stateSentence, stateWord, trackWords, videoTrack, watching } from "./states.js";
 import { Still } from "./still.js";
 
 const WIDE = 16 / 9;
@@ -13,7 +13,8 @@ export class Tile {
   seen = false;
   #camera = null;
   #mode = "off";
-  #age = null;
+  /** When the still was taken, by our clock; `null` where there is none. */
+  #taken = null;
   #late = null;
   aspect = WIDE;
 
@@ -32,7 +33,7 @@ export class Tile {
     this.video.addEventListener("resize", () => this.#reshape());
     this.still = new Still(this.image, name, {
       changed: (age) => {
-        this.#age = age;
+        this.#taken = age === null ? null : Date.now() - age * 1000;
         this.image.hidden = age === null && !this.image.src;
         this.#reshape();
         this.#tell();
@@ -47,11 +48,13 @@ export class Tile {
   /** A wall must not keep a camera awake that is to sleep while nobody looks. */
   get mayBeLive() {
     const camera = this.#camera;
-    return this.seen && camera !== null && !camera.on_demand && camera.state === "online";
+    return this.seen && camera !== null && !camera.on_demand && camera.state === "online" && !isRestful(camera);
   }
 
   update(camera) {
+    const more = camera.frames > (this.#camera?.frames ?? Infinity);
     this.#camera = camera;
+    if (more && isRestful(camera)) this.refresh();
     this.element.dataset.state = camera.state;
     this.#reshape();
     this.#tell();
@@ -64,6 +67,16 @@ export class Tile {
     if (mode === "live") this.player.start();
     else this.player.stop();
     this.#stills();
+    this.#tell();
+  }
+
+  /** There is a newer still. */
+  refresh() {
+    if (this.#mode === "still" || this.player.phase === "failed") this.still.fetch();
+  }
+
+  /** Time has passed. */
+  tick() {
     this.#tell();
   }
 
@@ -109,8 +122,8 @@ export class Tile {
     if (playing) badge = "Live";
     else if (camera.state === "online") {
       const still = this.#mode === "still" || phase === "failed";
-      badge = still ? "Still" : "";
-      if (still && this.#age === null && !this.image.src) cover = "No picture yet";
+      if (still) badge = isRestful(camera) && this.#taken !== null ? ago((Date.now() - this.#taken) / 1000) : "Still";
+      if (still && this.#taken === null && !this.image.src) [badge, cover] = ["", "No picture yet"];
       if (this.#mode === "live" && phase === "waiting") cover = text;
     } else {
       badge = stateWord(camera);

@@ -1,8 +1,11 @@
 // The wall: every camera, live while it is on the screen.
 
-import { announce, banner, byId, checkVersion, copy, kiosk, pageOf, session, toast } from "./page.js";
+import { bells } from "./bells.js";
+import { mention, strip } from "./guests.js";
+import { announce, banner, byId, checkVersion, copy, kiosk, session } from "./page.js";
 import { States, stateSentence } from "./states.js";
 import { Tile } from "./tile.js";
+import { PEOPLE } from "./visits.js";
 
 // Pictures that move at once. A tablet decodes about as many.
 const LIVE = 9;
@@ -80,10 +83,18 @@ states.addEventListener("connected", () => {
   checkVersion();
 });
 addEventListener("online", hurry);
+for (const kind of ["event", "update"]) {
+  // What happened has most often changed the picture of a camera that sends one now and then.
+  states.addEventListener(kind, ({ detail: event }) => tiles.get(event.camera)?.refresh());
+}
 states.addEventListener("event", ({ detail: event }) => {
-  if (event.kind === "online" || event.kind === "offline") return;
-  toast(`${event.camera}: ${event.kind.replaceAll("_", " ")}`, pageOf(event.camera));
+  if (!PEOPLE.includes(event.kind)) mention(event);
 });
+const { visits } = strip(states);
+// The strip takes room from the pictures.
+visits.addEventListener("changed", () => fit());
+setInterval(() => { for (const tile of tiles.values()) tile.tick(); }, 15_000);
+if (!kiosk) bells(states);
 document.addEventListener("visibilitychange", schedule);
 addEventListener("pagehide", () => { for (const tile of tiles.values()) tile.show("off"); });
 addEventListener("pageshow", ({ persisted }) => { if (persisted) schedule(); });
@@ -120,16 +131,21 @@ function fit() {
   const { width, top } = wall.getBoundingClientRect();
   const gap = Number.parseFloat(getComputedStyle(wall).columnGap) || 0;
   const more = kiosk ? 0 : first.querySelector(".caption").offsetHeight + 2;
-  const height = kiosk ? innerHeight : innerHeight - (top + scrollY) - gap;
+  // A new doorbell is there for a while only: it moves the pictures down and makes none of them smaller.
+  const bell = byId("bells").offsetHeight;
+  const height = kiosk ? innerHeight : innerHeight - (top + scrollY) - gap + (bell && bell + gap);
   const row = greatest(aspects, width, height, gap, more);
   const few = kiosk || (innerWidth > 640 && row > Math.max(176, Math.min(innerWidth * 0.17, 416)));
   wall.classList.toggle("few", few);
   if (few) wall.style.setProperty("--row", `${row}px`);
   // Rows reach both edges where that still fits.
   wall.classList.toggle("even", few && !kiosk);
-  if (wall.getBoundingClientRect().bottom + scrollY > innerHeight) wall.classList.remove("even");
-  // The last row of several is not stretched.
-  wall.classList.toggle("rows", last.offsetTop > first.offsetTop);
+  if (!bell && wall.getBoundingClientRect().bottom + scrollY > innerHeight) wall.classList.remove("even");
+  // The last row of several is not stretched, unless that makes it end with the others and hardly any taller.
+  wall.classList.remove("rows");
+  const ends = [...wall.children].filter((tile) => tile.offsetTop === last.offsetTop);
+  const natural = ends.reduce((sum, tile) => sum + Number.parseFloat(getComputedStyle(tile).flexBasis) + gap, -gap);
+  wall.classList.toggle("rows", last.offsetTop > first.offsetTop && !(natural > 0.8 * width));
 }
 addEventListener("resize", fit);
 wall.addEventListener("reshape", fit);

@@ -14,6 +14,7 @@ pub mod body;
 pub mod bouts;
 mod config;
 pub mod door;
+pub mod ftp;
 mod http;
 
 pub use config::Config;

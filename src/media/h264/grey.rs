@@ -84,19 +84,19 @@ pub fn grey_pictures(sps: &[u8], count: u8) -> Option<GreyPictures> {
 }
 
 /// Writes a NAL unit.
-struct Writer {
+pub(super) struct Writer {
     nal: Vec<u8>,
     byte: u8,
     free: u32,
 }
 
 impl Writer {
-    fn new(header: u8) -> Self {
+    pub(super) fn new(header: u8) -> Self {
         Self { nal: vec![header], byte: 0, free: 8 }
     }
 
     /// The lowest `count` bits, 32 at most.
-    fn bits(&mut self, value: u32, count: u32) {
+    pub(super) fn bits(&mut self, value: u32, count: u32) {
         for bit in (0..count).rev() {
             self.free -= 1;
             self.byte |= ((value >> bit & 1) as u8) << self.free;
@@ -116,13 +116,13 @@ impl Writer {
     }
 
     /// Exp-Golomb (section 9.1).
-    fn ue(&mut self, value: u32) {
+    pub(super) fn ue(&mut self, value: u32) {
         let length = (value + 1).ilog2();
         self.bits(0, length);
         self.bits(value + 1, length + 1);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.bits(1, 1);
         if self.free < 8 {
             self.flush();

@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |------|--------|
-//! | `/`, `/camera/NAME` | the wall, one camera; their files are under `/assets` |
+//! | `/`, `/camera/NAME`, `/visitors` | the wall, one camera, the gallery; their files are under `/assets` |
 //! | `/v1/cameras`, `/v1/cameras/NAME` | JSON |
 //! | `/v1/cameras/NAME/stream.xspf` | a playlist for VLC |
 //! | `/v1/cameras/NAME/snapshot.jpg` | the newest picture |

@@ -1,4 +1,5 @@
-//! The pages for people, from `web/`: the wall at `/`, one camera at `/camera/NAME`.
+//! The pages for people, from `web/`: the wall at `/`, one camera at `/camera/NAME`, the gallery at
+//! `/visitors`.
 //!
 //! They are the same for everybody; what they show comes from `/v1`. All addresses in them are relative, so that they
 //! work wherever a proxy puts them.
@@ -13,20 +14,28 @@ use axum::routing;
 
 const WALL: &str = include_str!("../../../web/index.html");
 const CAMERA: &str = include_str!("../../../web/camera.html");
+const VISITORS: &str = include_str!("../../../web/visitors.html");
 
 /// The pages as they stand in `web/`.
-pub(super) const PAGES: [&str; 2] = [WALL, CAMERA];
+pub(super) const PAGES: [&str; 3] = [WALL, CAMERA, VISITORS];
 
 /// Everything from here, nothing inline. `blob:` is what snapshots are shown from.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
                       media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'self'";
 
 pub(super) fn routes() -> Router<HttpState> {
-    Router::new().route("/", routing::get(wall)).route("/camera/{name}", routing::get(camera))
+    Router::new()
+        .route("/", routing::get(wall))
+        .route("/camera/{name}", routing::get(camera))
+        .route("/visitors", routing::get(visitors))
 }
 
 async fn wall(State(state): State<HttpState>, headers: HeaderMap) -> Response {
     page(&state, &headers, WALL)
+}
+
+async fn visitors(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    page(&state, &headers, VISITORS)
 }
 
 /// The same for any name: the page itself says that there is no such camera, and shows it once there is.

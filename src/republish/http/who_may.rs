@@ -29,6 +29,7 @@ use Door::{Alive, Commands, Open, Page, Sees};
 const ROWS: &[(&str, &[(&str, Door)])] = &[
     ("/", &[("GET", Page)]),
     ("/camera/{name}", &[("GET", Page)]),
+    ("/visitors", &[("GET", Page)]),
     ("/assets/version", &[("GET", Open)]),
     ("/assets/{*path}", &[("GET", Open)]),
     ("/healthz", &[("GET", Alive)]),

@@ -1,9 +1,10 @@
 //! The page of one camera.
 
-use super::house::{House, demo};
+use super::house::{House, clip, demo};
 use super::{plays_on, shows_something};
 use crate::players::footage::{B_PICTURES, Film, PLAIN};
 use crate::support::chromium::Browser;
+use fanlight::simulate::rtsp::{Footage, Options};
 use serde_json::{Value, json};
 
 /// Reads the number in each picture that is shown for so many milliseconds.
@@ -134,6 +135,8 @@ async fn keys_and_buttons() {
     let (device, sub) = house.app().bus().stream("street/sub").unwrap();
     crate::support::until("the second stream is watched", || sub.demand.count() > 0).await;
     plays_on(&browser, 0, 10).await;
+    let snapshot = browser.run("return document.querySelector('#snapshot').href", &[]).await;
+    assert_eq!(snapshot, house.url("/v1/cameras/street/snapshot.jpg?stream=sub"));
     let watching = || device.viewers.webrtc.load(std::sync::atomic::Ordering::Relaxed);
     crate::support::until("the main stream is not any more", || watching() == 1).await;
 
@@ -144,6 +147,7 @@ async fn keys_and_buttons() {
         format!("rtsp://{rtsp}/street"),
         format!("rtsp://{rtsp}/street/sub"),
         house.url("/v1/cameras/street/snapshot.jpg"),
+        house.url("/v1/cameras/street/snapshot.jpg?stream=sub"),
     ] {
         assert!(addresses.contains(&address), "{address} in {addresses}");
     }
@@ -192,4 +196,24 @@ async fn portraits_and_oblong_pixels_have_their_shape() {
         }
         browser.close().await;
     }
+}
+
+/// Whose second stream is silent, and what remains of a camera that is taken out of the configuration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_second_stream_and_a_camera_that_is_removed() {
+    let loud = Film { audio: Some("-c:a aac -b:a 64k -ac 1"), ..Film::default() }.shoot().await;
+    let silent = Film::default().shoot().await;
+    let [main, sub] = [clip(Footage::File(loud.path())).await, clip(Footage::File(silent.path())).await];
+    let house = House::of(vec![("porch", Options { sub: Some(sub), ..Options::new(main) })]).await;
+    let browser = Browser::start().await;
+    browser.open(&house.url("/camera/porch")).await;
+    browser.until("there is sound", "return !document.querySelector('#sound').hidden").await;
+    browser.run("document.querySelector('[value=sub]').click()", &[]).await;
+    browser.until("there is none", "return document.querySelector('#sound').hidden").await;
+    browser.run("document.querySelector('[value=main]').click()", &[]).await;
+    browser.until("there is sound", "return !document.querySelector('#sound').hidden").await;
+    house.app().bus().remove("porch");
+    browser.until("it is gone", "return !document.querySelector('#missing').hidden").await;
+    assert_eq!(browser.run("return document.querySelector('#state').hidden", &[]).await, true);
+    browser.close().await;
 }

@@ -98,7 +98,13 @@ const REACHED: &str = "
     const ring = ringed(element) || ringed(element.closest('label')) || ringed(element.closest('.tile'));
     return [window.reachable.size, ring || element === document.body ? '' : element.outerHTML];";
 
-async fn check(browser: &Browser, page: &str, url: &str, ready: &str) {
+/// What is shown now has none of the faults. Leaves a screenshot of that name.
+pub(super) async fn faultless(browser: &Browser, name: &str) {
+    browser.screenshot(name).await;
+    assert_eq!(browser.run(FAULTS, &[]).await, json!([]), "{name}");
+}
+
+pub(super) async fn check(browser: &Browser, page: &str, url: &str, ready: &str) {
     for (width, height) in [(360, 740), (1280, 800)] {
         for scheme in [Scheme::Light, Scheme::Dark] {
             browser.view(width, height, scheme).await;
@@ -107,8 +113,7 @@ async fn check(browser: &Browser, page: &str, url: &str, ready: &str) {
             // Until what fades in has done so.
             tokio::time::sleep(Duration::from_millis(400)).await;
             let name = format!("{page}-{width}-{}", format!("{scheme:?}").to_lowercase());
-            browser.screenshot(&name).await;
-            assert_eq!(browser.run(FAULTS, &[]).await, json!([]), "{name}");
+            faultless(browser, &name).await;
         }
         let count = browser.run(REACHABLE, &[]).await.as_u64().unwrap();
         let mut left = count;
