@@ -18,7 +18,7 @@ use harness::process::{machine_busy_ns, sample};
 use harness::table::{self, Verdict, median, spread};
 use pictures::{FPS, Pictures, SIZE};
 use serde::Serialize;
-use stage::{Env, Stage};
+use stage::{Env, Settings, Stage};
 
 /// CPU milliseconds per camera and second with nobody watching, at most.
 const IDLE: f64 = 8.0;
@@ -76,6 +76,7 @@ struct Round {
     one: Used,
     three: Used,
     bare: Used,
+    plain: Used,
 }
 
 fn main() -> Result<ExitCode> {
@@ -123,13 +124,16 @@ fn round(env: &Env, seconds: f64) -> Result<Round> {
     let (one, three) = (watched(1)?, watched(3)?);
     ensure!(!stage.cameras.ended(), "the cameras ended: {}", stage.cameras.log_tail());
     drop(stage);
-    let bare = stage::bare(env)?;
-    settle(4.0);
-    let pids: Vec<u32> = bare.iter().map(Process::pid).collect();
-    let used = used(env, &pids, seconds, None, 0)?;
-    let mut bare = bare;
-    ensure!(bare.iter_mut().all(|process| !process.ended()), "a bare pipeline ended: {}", bare[0].log_tail());
-    Ok(Round { idle, one, three, bare: used })
+    let alone = |settings: Settings| -> Result<Used> {
+        let mut bare = stage::bare(env, settings)?;
+        settle(4.0);
+        let pids: Vec<u32> = bare.iter().map(Process::pid).collect();
+        let used = used(env, &pids, seconds, None, 0)?;
+        ensure!(bare.iter_mut().all(|process| !process.ended()), "a bare pipeline ended: {}", bare[0].log_tail());
+        Ok(used)
+    };
+    let (bare, plain) = (alone(Settings::Ours)?, alone(Settings::Plain)?);
+    Ok(Round { idle, one, three, bare, plain })
 }
 
 fn settle(seconds: f64) {
@@ -173,6 +177,7 @@ fn verdicts(cameras: usize, rounds: &[Round]) -> Vec<Verdict> {
     let idle = of(|round| round.idle.cpu);
     let (one, bare) = (of(|round| round.one.cpu), of(|round| round.bare.cpu));
     let ratio = of(|round| round.one.cpu / round.bare.cpu);
+    let (plain, beside) = (of(|round| round.plain.cpu), of(|round| round.one.cpu / round.plain.cpu));
     let encoders: Vec<usize> = rounds.iter().flat_map(|round| [round.one.encoders, round.three.encoders]).collect();
     let least = rounds.iter().flat_map(|round| [round.one.pictures, round.three.pictures]).fold(f64::MAX, f64::min);
     vec![
@@ -183,8 +188,13 @@ fn verdicts(cameras: usize, rounds: &[Round]) -> Vec<Verdict> {
         ),
         Verdict::new(
             ratio <= 1.0,
-            "CPU with one H.264 viewer each at most that of a bare `jpegdec ! x264enc`",
+            "CPU with one H.264 viewer each at most that of a bare `jpegdec ! x264enc` with the same settings",
             format!("{one:.1} / {bare:.1} = {ratio:.2}"),
+        ),
+        Verdict::new(
+            true,
+            "the same beside `x264enc tune=zerolatency speed-preset=ultrafast` alone: no target",
+            format!("{one:.1} / {plain:.1} = {beside:.2}"),
         ),
         Verdict::new(
             encoders.iter().all(|count| *count == cameras),
@@ -218,7 +228,8 @@ fn page(machine: &Machine, env: &Env, rounds: &[Round], verdicts: &[Verdict], se
         row("gateway, nobody watching", |round| round.idle),
         row("gateway and its encoders, one viewer each", |round| round.one),
         row("gateway and its encoders, three viewers each", |round| round.three),
-        row("bare pipelines", |round| round.bare),
+        row("bare pipelines, the same settings", |round| round.bare),
+        row("bare pipelines, plain", |round| round.plain),
     ];
     let head = [
         "",
@@ -232,8 +243,9 @@ fn page(machine: &Machine, env: &Env, rounds: &[Round], verdicts: &[Verdict], se
         "{}{cameras} simulated iwfcam cameras, {width}x{height}, {FPS} fps, JPEG of {} bytes on average from the street \
          footage ({} pictures in a loop), no sound; {} round(s), {seconds} s for each part. The cameras run in one process of \
          their own, the viewers (RTSP over TCP, they only read) in another; neither is counted. Bare: one `gst-launch-1.0` for \
-         each camera, `multifilesrc ! jpegdec ! videoconvert ! x264enc ! fakesink sync=true` with the same pictures, rate and \
-         settings of the encoder as the gateway's own pipeline.\n\n{}\n{}",
+         each camera, `multifilesrc ! jpegdec ! videoconvert ! x264enc ! fakesink sync=true` with the same pictures and rate; \
+         once with the settings of the encoder of the gateway's own pipeline, once plain, with `tune=zerolatency \
+         speed-preset=ultrafast` alone (2048 kbit/s, a thread for each core).\n\n{}\n{}",
         machine.heading("Cameras that send JPEG"),
         pictures.mean_bytes,
         pictures.count,

@@ -103,21 +103,31 @@ impl Stage {
     }
 }
 
-/// The bare pipelines: one process for each camera, the same pictures at the same rate, the encoder as in
-/// `pipelines/jpeg-to-h264.yaml`, and nobody who takes the result.
+/// The settings of the encoder of a bare pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// As in `pipelines/jpeg-to-h264.yaml`.
+    Ours,
+    /// As one writes it: without delay and cheap, the bit rate and the number of threads as they come.
+    Plain,
+}
+
+/// The bare pipelines: one process for each camera, the same pictures at the same rate, and nobody who takes the result.
 ///
 /// # Errors
 /// gst-launch-1.0 is not there.
-pub fn bare(env: &Env) -> Result<Vec<Process>> {
+pub fn bare(env: &Env, settings: Settings) -> Result<Vec<Process>> {
     let (width, height) = SIZE;
     // 120 millibits a pixel; a key picture every 2 s.
     let (kbps, key) = (u64::from(width * height * FPS) * 120 / 1_000_000, FPS * 2);
+    let more = match settings {
+        Settings::Ours => format!("threads=1 bitrate={kbps} vbv-buf-capacity=500 key-int-max={key}"),
+        Settings::Plain => String::new(),
+    };
     let line = format!(
         "-q multifilesrc location={} index=1 start-index=1 stop-index={} loop=true caps=image/jpeg,framerate={FPS}/1 \
-         ! jpegdec ! videoconvert ! video/x-raw,format=I420 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate={kbps} vbv-buf-capacity=500 \
-         key-int-max={key} ! video/x-h264,profile=constrained-baseline,stream-format=byte-stream,alignment=au \
-         ! fakesink sync=true",
+         ! jpegdec ! videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast {more} \
+         ! video/x-h264,profile=constrained-baseline,stream-format=byte-stream,alignment=au ! fakesink sync=true",
         env.pictures.pattern(),
         env.pictures.count
     );
