@@ -257,3 +257,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     socket.bind(address)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests;
