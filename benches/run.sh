@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the gateway and a harness, then runs it with the given arguments: `jpeg_cameras …` the one of that name, anything
-# else `fan-out`; `all` = everything but the soak.
+# Builds the gateway and a harness, then runs it with the given arguments: `jpeg_cameras …` the one of that name, `stills …`
+# what a picture that never changes costs, anything else `fan-out`; `all` = everything but the soak.
 set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -13,6 +13,10 @@ if [ "${1:-}" = jpeg_cameras ]; then
     build jpeg_cameras
     exec "$target/release/jpeg-cameras" "$@"
 fi
+if [ "${1:-}" = stills ]; then
+    shift
+    exec python3 benches/stills.py --fanlight "$target/release/fanlight" "$@"
+fi
 build fan_out
 fan_out=$target/release/fan-out
 [ "${1:-}" = all ] || exec "$fan_out" "$@"
@@ -22,4 +26,5 @@ for measurement in bench join stall webrtc browser; do
 done
 build jpeg_cameras
 "$target/release/jpeg-cameras" || status=1
+python3 benches/stills.py --fanlight "$target/release/fanlight" || status=1
 exit $status

@@ -91,3 +91,39 @@ seed("push_session", "ends-first", bytes([2, 0, 2, 10, 3, 5]))
 PYTHON
 find corpus -type f -size +8k -print | grep . && exit 1
 find corpus -type f | wc -l
+
+python3 - "$corpus" "$testdata" <<'PYTHON'
+import os, sys
+corpus, testdata = sys.argv[1:]
+
+def picture(name):
+    with open(f"{testdata}/{name}", "rb") as file:
+        return file.read()
+
+def write(target, name, content):
+    with open(f"{corpus}/{target}/{name}", "wb") as out:
+        out.write(content)
+
+def head(picture): return b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)
+
+grey, progressive, whole = picture("libjpeg-grey.jpg"), picture("libjpeg-420-progressive.jpg"), picture("ffmpeg-420.jpg")
+def multipart(name, cut, kind, content): write("http_multipart", name, bytes([cut, kind]) + content)
+multipart("lengths", 64, 0, b"".join(b"--x\r\n" + head(p) + p + b"\r\n" for p in (grey, progressive, grey)))
+multipart("no-lengths", 7, 0, b"".join(b"--x\r\n\r\n" + p + b"\r\n" for p in (grey, progressive)))
+multipart("lf-only", 255, 1, b"".join(b"--frame\nContent-type: image/jpeg\n\n" + p + b"\n" for p in (grey, progressive)))
+multipart("unannounced", 1, 2, b"preamble\r\n--abc\r\n" + head(grey) + grey + b"\r\n--abc--\r\n")
+multipart("wrong-boundary", 33, 0, b"--other\r\n" + head(grey) + grey + b"\r\n--other\r\n" + head(progressive) + progressive)
+multipart("wrong-length", 33, 0, b"".join(b"--x\r\nContent-Length: 20\r\n\r\n" + p + b"\r\n" for p in (grey, progressive, grey)))
+multipart("no-picture", 9, 0, b"--x\r\nContent-Type: text/xml\r\n\r\n<a/>\r\n--x\r\n" + head(grey) + grey + b"\r\n--x--")
+multipart("cut", 50, 0, b"--x\r\n\r\n" + grey[:300])
+
+for number, name in enumerate(sorted(name for name in os.listdir(testdata) if name.endswith(".jpg"))):
+    write("jpeg_check", name[:-4], bytes([number % 4]) + picture(name))
+tables = whole.index(b"\xff\xc4")
+after = tables + 2 + int.from_bytes(whole[tables + 2:tables + 4], "big")
+exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+write("jpeg_check", "no-end", b"\0" + whole[:-2])
+write("jpeg_check", "no-tables", b"\0" + whole[:tables] + whole[after:])
+write("jpeg_check", "torn", b"\x02" + whole[:len(whole) // 2] + b"\xff\xd9")
+write("jpeg_check", "exif", b"\0" + whole[:2] + exif + whole[2:])
+PYTHON

@@ -1,7 +1,7 @@
 //! The H264 scanner, on a byte stream.
 
 use fanlight::media::annex_b;
-use fanlight::media::h264::{Scan, Scanner};
+use fanlight::media::h264::{Scan, Scanner, idr_pic_id, with_idr_pic_id};
 
 /// Reads the input as one access unit, then its NAL units as one access unit each, then as parameter sets.
 pub fn check(data: &[u8]) {
@@ -18,6 +18,14 @@ pub fn check(data: &[u8]) {
     let mut other = Scanner::new();
     other.set_parameters(&nals);
     check_format(&other);
+    check_number(data);
+}
+
+/// Numbers its pictures anew, as is done to those that are sent again.
+fn check_number(unit: &[u8]) {
+    let Some(own) = idr_pic_id(unit) else { return };
+    let Some(other) = with_idr_pic_id(unit, own ^ 1) else { return };
+    assert!(idr_pic_id(&other).is_none_or(|number| number == own ^ 1));
 }
 
 fn check_scan(scanner: &mut Scanner, unit: &[u8]) {

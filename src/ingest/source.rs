@@ -96,14 +96,6 @@ impl Source {
         }
     }
 
-    /// Whether the device connects to us, so that it can be neither called nor left alone.
-    pub fn calls_us(&self) -> bool {
-        match self {
-            Self::MiniDoorbell(_) | Self::Push(_) => true,
-            Self::Rtsp(_) | Self::Iwfcam(_) | Self::Http(_) => false,
-        }
-    }
-
     /// What a device shows that brings pictures or events of this camera.
     pub fn token(&self) -> Option<&Secret> {
         match self {
@@ -117,6 +109,14 @@ impl Source {
         match self {
             Self::Rtsp(config) => 1 + usize::from(config.sub.is_some()),
             Self::Iwfcam(_) | Self::Http(_) | Self::MiniDoorbell(_) | Self::Push(_) => 1,
+        }
+    }
+
+    /// Whether devices of the family call us when they please: nobody can connect to them on demand.
+    pub fn calls_us(&self) -> bool {
+        match self {
+            Self::MiniDoorbell(_) | Self::Push(_) => true,
+            Self::Rtsp(_) | Self::Iwfcam(_) | Self::Http(_) => false,
         }
     }
 

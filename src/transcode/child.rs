@@ -12,14 +12,11 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, StdinLock, Write as _};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Messages read ahead: more than the parent sends before it waits.
-const AHEAD: usize = 8;
 /// How long one still may take.
 pub(super) const STILL: Duration = Duration::from_secs(5);
 /// How often it is looked whether a still has failed.
@@ -53,11 +50,10 @@ pub fn run() -> Result<ExitCode, ChildError> {
     let own = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3).map_err(io::Error::from)?;
     rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
     let output = Arc::new(Output(Mutex::new(File::from(own))));
-    let (sender, input) = sync_channel(AHEAD);
-    std::thread::Builder::new().name("input".into()).spawn(move || read(&sender))?;
     gst::init()?;
-    while let Ok(frame) = input.recv() {
-        let job = match frame {
+    let mut input = Input::new();
+    loop {
+        let job = match input.next() {
             Frame::Job(json) => json,
             // Left over from a still that was given up.
             Frame::Unit(_) | Frame::Key => continue,
@@ -65,44 +61,51 @@ pub fn run() -> Result<ExitCode, ChildError> {
         };
         let job: Job = serde_json::from_slice(&job).map_err(|error| ChildError::Unexpected(error.to_string()))?;
         match job.task {
-            Task::Encode => return encode(&job, &input, &output),
+            Task::Encode => return encode(&job, &mut input, &output),
             Task::Check => {
                 let verdict =
                     |launch: &String| Graph::build(launch, "").map_or_else(|verdict| verdict, |_| Verdict::default());
                 output.report(&Report::Candidates(job.launches.iter().map(verdict).collect()));
             }
-            Task::Still => still(&job, &input, &output),
+            Task::Still => still(&job, &mut input, &output),
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Reads standard input to its end, and then ends the process, whatever the pipeline does.
-fn read(sender: &SyncSender<Frame>) {
-    let mut read = BytesMut::new();
-    let mut part = vec![0; 64 << 10];
-    let mut input = io::stdin().lock();
-    let code = loop {
-        match Frame::take(&mut read) {
-            Ok(Some(frame)) => match sender.send(frame) {
-                Ok(()) => continue,
-                // The main thread is about to end.
-                Err(_) => return,
-            },
-            Ok(None) => {}
-            Err(error) => {
-                complain(&ChildError::Input(error).to_string());
-                break 1;
+/// Standard input, message by message. The process ends where it does; one that hangs in its pipeline by then is killed
+/// by the parent, or by the kernel when the parent is gone.
+///
+/// It is read by the thread that feeds the pipeline: one of its own would be woken once more for each picture.
+struct Input {
+    read: BytesMut,
+    part: Vec<u8>,
+    pipe: StdinLock<'static>,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self { read: BytesMut::new(), part: vec![0; 64 << 10], pipe: io::stdin().lock() }
+    }
+
+    fn next(&mut self) -> Frame {
+        let code = loop {
+            match Frame::take(&mut self.read) {
+                Ok(Some(frame)) => return frame,
+                Ok(None) => {}
+                Err(error) => {
+                    complain(&ChildError::Input(error).to_string());
+                    break 1;
+                }
             }
-        }
-        match input.read(&mut part) {
-            Ok(0) => break 0,
-            Ok(length) => read.extend_from_slice(part.get(..length).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break 1,
-        }
-    };
-    std::process::exit(code);
+            match self.pipe.read(&mut self.part) {
+                Ok(0) => break 0,
+                Ok(length) => self.read.extend_from_slice(self.part.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break 1,
+            }
+        };
+        std::process::exit(code)
+    }
 }
 
 /// Says something to the parent's log.
@@ -140,7 +143,7 @@ fn write(output: &mut File, head: &[u8], payload: &[u8]) -> io::Result<()> {
     output.write_all(payload.get(written.saturating_sub(head.len())..).unwrap_or_default())
 }
 
-fn encode(job: &Job, input: &Receiver<Frame>, output: &Arc<Output>) -> Result<ExitCode, ChildError> {
+fn encode(job: &Job, input: &mut Input, output: &Arc<Output>) -> Result<ExitCode, ChildError> {
     let mut verdicts = Vec::new();
     for (number, launch) in job.launches.iter().enumerate() {
         if number < job.first {
@@ -217,9 +220,9 @@ fn words(error: &gst::message::Error) -> String {
     format!("{source}: {} {detail}", error.error().message())
 }
 
-fn feed(graph: &Graph, gate: &Gate, input: &Receiver<Frame>, output: &Output) -> ExitCode {
-    while let Ok(frame) = input.recv() {
-        match frame {
+fn feed(graph: &Graph, gate: &Gate, input: &mut Input, output: &Output) -> ExitCode {
+    loop {
+        match input.next() {
             Frame::Unit(unit) => {
                 if !unit.skip {
                     gate.open(unit.pts);
@@ -235,12 +238,11 @@ fn feed(graph: &Graph, gate: &Gate, input: &Receiver<Frame>, output: &Output) ->
             _ => return ExitCode::FAILURE,
         }
     }
-    ExitCode::SUCCESS
 }
 
 /// One picture, by the first candidate that makes it.
-fn still(job: &Job, input: &Receiver<Frame>, output: &Output) {
-    let Ok(Frame::Unit(unit)) = input.recv() else {
+fn still(job: &Job, input: &mut Input, output: &Output) {
+    let Frame::Unit(unit) = input.next() else {
         output.report(&Report::Failed("a unit was to come".into()));
         return;
     };

@@ -137,6 +137,7 @@ impl Graph {
         }
         source.set_format(gst::Format::Time);
         source.set_block(true);
+        source.set_property("emit-signals", false);
         source.set_max_bytes(0);
         source.set_max_buffers(WAITING);
         sink.set_sync(false);

@@ -13,6 +13,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tracing::Instrument as _;
 
+/// Bytes that the pipes hold, where the system allows it: a usual picture, so that both sides are woken once for it.
+const PIPE: usize = 256 << 10;
 /// How long a child may take to end after its input did.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Bytes of a line of its complaints that are kept.
@@ -59,8 +61,11 @@ impl Process {
         if let Some(errors) = child.stderr.take() {
             tokio::spawn(log(errors, Arc::clone(&complaints)).in_current_span());
         }
-        let input = child.stdin.take();
-        let output = child.stdout.take().map(|pipe| Output { pipe, read: BytesMut::with_capacity(64 << 10) });
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        // Where there are many pipes already the kernel says no; then more calls do it.
+        let _ = input.as_ref().map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
+        let _ = output.as_ref().map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
+        let output = output.map(|pipe| Output { pipe, read: BytesMut::with_capacity(64 << 10) });
         Ok(Self { child, input, output, complaints })
     }
 

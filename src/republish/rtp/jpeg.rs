@@ -6,6 +6,8 @@ use crate::media::jpeg::{JpegError, QuantisationTable, parse};
 
 /// The largest picture side in pixels that RFC 2435 has room for (section 3.1.5).
 pub const LARGEST: u16 = 2_040;
+/// The largest fragment offset.
+const MOST_BYTES: usize = 0xff_ffff;
 /// The Q that says: the tables are in the packets and may differ from picture to picture (section 3.1.8).
 const TABLES_IN_BAND: u8 = 255;
 
@@ -18,6 +20,9 @@ pub(super) enum JpegPayloadError {
     /// RFC 2435 has no form for it.
     #[error("RFC 2435 carries baseline 4:2:0 and 4:2:2 with the standard Huffman tables only")]
     Form,
+    /// Its coded bytes are more than a fragment offset counts (section 3.1.2).
+    #[error("RFC 2435 carries at most 16 MiB of a picture, this one has {0} bytes")]
+    Long(usize),
     /// Its size does not fit into a byte of 8-pixel units.
     #[error("RFC 2435 carries at most {LARGEST} x {LARGEST} pixels, this picture has {width} x {height}")]
     Size {
@@ -37,6 +42,9 @@ pub(super) fn jpeg(writer: &mut PacketWriter, bytes: &[u8]) -> Result<(), JpegPa
         return Err(JpegPayloadError::Size { width, height });
     }
     let scan = bytes.get(picture.scan.clone()).unwrap_or_default();
+    if scan.len() > MOST_BYTES {
+        return Err(JpegPayloadError::Long(scan.len()));
+    }
     let units = |pixels: u16| pixels.div_ceil(8) as u8;
     let precision =
         [form.luma, form.chroma].iter().enumerate().fold(0, |bits, (id, table)| bits | u8::from(table.wide) << id);
@@ -132,6 +140,7 @@ mod tests {
     #[test]
     fn what_the_form_does_not_know_is_refused() {
         assert!(matches!(packets(&picture(0x11, 10, false)), Err(JpegPayloadError::Form)));
+        assert!(matches!(packets(&picture(0x22, MOST_BYTES + 1, false)), Err(JpegPayloadError::Long(_))));
         assert!(matches!(packets(b"\xff\xd8"), Err(JpegPayloadError::Unreadable(_))));
         let mut wide = picture(0x22, 10, false);
         let sof = wide.windows(2).position(|window| window == [0xff, 0xc0]).unwrap();

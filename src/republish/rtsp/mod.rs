@@ -13,6 +13,8 @@
 //! | transports | TCP interleaved on the client's channels and UDP unicast; 461 only for what is really off |
 //! | OPTIONS | answered before authentication, VLC decides its keepalive from it |
 //! | not ready | DESCRIBE is held until the first key picture, at most 8 s, then 503; 404 only for unknown names |
+//! | JPEG cameras | H.264 by the rendition that all viewers share; `?video=copy` their own pictures, 406 over 2040 pixels |
+//! | refusals | say why in the status line, which ffmpeg and GStreamer log |
 //! | numbers | RTP-Info is exact; a sender report of each track goes before its first packet |
 //! | slow viewers | lose whole pictures and go on at a key picture |
 //! | dead viewers | TCP: gone with the socket or after 45 s without a byte taken; UDP: after 60 s without a sign of life |
