@@ -67,7 +67,7 @@ pub enum Refused {
 pub struct Taken {
     /// Width and height of the picture as it is shown.
     pub size: Option<(u16, u16)>,
-    /// The event that tells of it.
+    /// The event that it began, ended, or gave its first picture; `None` for one more of a burst.
     pub event: Option<EventId>,
 }
 

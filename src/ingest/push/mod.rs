@@ -2,10 +2,10 @@
 //!
 //! | by | how |
 //! |----|-----|
-//! | HTTP | `POST` or `PUT` to `/v1/cameras/NAME/push`: a JPEG as the body, in any part of a multipart body, or an [alarm](alarm) with or without pictures ([`http`], [`body`]) |
+//! | HTTP | `POST` or `PUT` to `/v1/cameras/NAME/push`: a JPEG as the body, in any part of a multipart body, or an [`alarm`] with or without pictures ([`body`] reads all of them) |
 //! | FTP | an upload to the camera's own account ([`ftp`]) |
 //!
-//! Either way the push goes through the [door](door) to its camera, which shows the picture at once and from then on, and
+//! Either way the push goes through the [`door`] to its camera, which shows the picture at once and from then on, and
 //! tells the event: an alarm's own; for a plain picture the one that the configuration names (`event:`), as a camera that
 //! only uploads when something moves is a motion detector; without that none.
 

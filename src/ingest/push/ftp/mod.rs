@@ -1,6 +1,6 @@
 //! The FTP server that cameras upload to: `libunftp`, with nothing behind it but the [door](super::door).
 //!
-//! A camera's account is its name and token. What is done with uploads says [`account`]; this file is about connections.
+//! A camera's account is its name and token. What is done with uploads says `account.rs`; this file is about connections.
 //!
 //! * libunftp keeps a command in memory until its line ends, however long it is (0.24, read). So what a client writes goes
 //!   through a relay of ours, line by line, to a session on loopback; a longer line than any client's ends the connection.
@@ -257,3 +257,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     socket.bind(address)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests;
