@@ -3,6 +3,7 @@
 use super::*;
 use crate::ingest::rtsp::Transport;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// A hash of `correct horse`, made at little cost.
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -364,6 +365,46 @@ fn doubts_are_warnings() {
             "5:22: `sub` is never opened with this few connections: viewers of it get the main stream"
         ]
     );
+}
+
+#[test]
+fn http_cameras_have_a_login_a_pace_and_a_certificate() {
+    let read = |source: &str| {
+        let config = good(&format!("cameras: {{ a: {{ source: {source} }} }}"));
+        match config.cameras.into_iter().next().unwrap().source {
+            crate::ingest::Source::Http(config) => config,
+            other => panic!("{other:?}"),
+        }
+    };
+    let short = read("'https://ann:p%40ss@192.0.2.3/video?x=1'");
+    assert_eq!(short.url.as_str(), "https://192.0.2.3/video?x=1");
+    assert_eq!((short.username.as_deref(), short.every), (Some("ann"), Duration::from_secs(1)));
+    assert_eq!(short.password.as_ref().map(Secret::reveal), Some("p@ss"));
+    let print = "ab".repeat(32);
+    let long = read(&format!(
+        "{{ http: {{ url: 'https://192.0.2.3/video?x=1', every: 1m, username: ann, password: p@ss, fingerprint: {print} }} }}"
+    ));
+    assert_eq!((&long.url, &long.password, long.every), (&short.url, &short.password, Duration::from_secs(60)));
+    assert!(long.fingerprint.is_some() && short.fingerprint.is_none());
+    let long = |fields: &str| wrong(&format!("cameras: {{ a: {{ source: {{ http: {{ {fields} }} }} }} }}"));
+    let every = |given: &str| format!("expected a time from 50ms to 1d, such as 500ms, 2s or 1m, found \"{given}\"");
+    for (fields, words) in [
+        ("every: 1s", "`url` is missing".to_owned()),
+        ("url: ftp://x", "expected a URL that begins with http:// or https://".into()),
+        ("url: 'http://x', every: 10ms", every("10ms")),
+        ("url: 'http://x', every: 5", every("5")),
+        ("url: 'http://x', password: x", "`password` without `username`".into()),
+        (
+            "url: 'https://x', fingerprint: abc",
+            "expected the SHA-256 of a certificate: 64 hexadecimal digits, with or without colons, found \"abc\""
+                .into(),
+        ),
+    ] {
+        let told = long(fields);
+        assert!(told.len() == 1 && told[0].ends_with(&words), "{fields}: {told:?}");
+    }
+    let told = long(&format!("url: 'http://x', fingerprint: {print}"));
+    assert!(told.len() == 1 && told[0].ends_with("`fingerprint` is of use with https:// only"), "{told:?}");
 }
 
 #[test]
