@@ -67,6 +67,63 @@ both = [b for n in range(40) for b in (on(0, 1), on(1, 1))]
 timeline("sound", False, [VIDEO, SOUND], [report(0, 1 << 32), report(1, (1 << 32) + (1 << 27))] + both)
 timeline("sound-jumps-later", True, [UNKNOWN, SOUND], both + [far(0, 90000 * 3600)] + [on(1, 1)] * 5 + [far(1, 16000 * 3600)] + both)
 timeline("four-tracks", True, [VIDEO, SOUND, (7, 0, 4), (6, 1, 0)], [bytes([n % 4 | n * 11 % 8 << 5]) for n in range(100)] + [to(2, 2**62), to(3, -2**62)])
+corpus = sys.argv[1]
+def seed(target, name, data): open(f"{corpus}/{target}/{name}", "wb").write(data)
+alarm = open("../src/ingest/push/testdata/hikvision-200321-vmd.xml", "rb").read()
+jpeg = b"\xff\xd8\xff\xe0\x00\x10JFIF\xff\xd9"
+def parts(boundary, parts):
+    return b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (boundary, head, content) for head, content in parts) + b"--%s--\r\n" % boundary
+field = b'Content-Disposition: form-data; name="a"; filename="a.jpg"\r\nContent-Type: image/jpeg'
+xml = b'Content-Type: application/xml; charset="UTF-8"\r\nContent-Length: %d' % len(alarm)
+seed("push_body", "raw", b"\x01" + jpeg)
+seed("push_body", "png", b"\x00\x89PNG\r\n\x1a\n")
+seed("push_body", "alarm", b"\x02" + alarm)
+seed("push_body", "heartbeat", b"\x02" + alarm.replace(b"VMD", b"videoloss").replace(b">active", b">inactive"))
+seed("push_body", "doctype", b'\x02<!DOCTYPE x [<!ENTITY a "aaaa">]>' + alarm.replace(b"VMD", b"&a;&#86;MD<![CDATA[x]]>"))
+seed("push_body", "form", b"\x03" + parts(b"XX", [(b'Content-Disposition: form-data; name="note"', b"hello"), (field, jpeg)]))
+seed("push_body", "foreign-boundary", b"\x03" + parts(b"YY", [(field, jpeg)]))
+seed("push_body", "no-end", (b"\x03" + parts(b"XX", [(field, jpeg)]))[:-6])
+seed("push_body", "mixed", b"\x04" + parts(b"boundary", [(xml, alarm), (b"Content-Type: image/jpeg", jpeg)]))
+seed("push_session", "repeats", bytes([3, 0, 3, 10, 3, 10, 3, 60, 3, 1, 2, 1]))
+seed("push_session", "two", bytes([3, 0, 5, 1, 3, 49, 4, 1, 3, 50, 3, 51]))
+seed("push_session", "many", bytes(b for n in range(40) for b in (n * 2 + 1, 0)))
+seed("push_session", "ends-first", bytes([2, 0, 2, 10, 3, 5]))
 PYTHON
 find corpus -type f -size +8k -print | grep . && exit 1
 find corpus -type f | wc -l
+
+python3 - "$corpus" "$testdata" <<'PYTHON'
+import os, sys
+corpus, testdata = sys.argv[1:]
+
+def picture(name):
+    with open(f"{testdata}/{name}", "rb") as file:
+        return file.read()
+
+def write(target, name, content):
+    with open(f"{corpus}/{target}/{name}", "wb") as out:
+        out.write(content)
+
+def head(picture): return b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)
+
+grey, progressive, whole = picture("libjpeg-grey.jpg"), picture("libjpeg-420-progressive.jpg"), picture("ffmpeg-420.jpg")
+def multipart(name, cut, kind, content): write("http_multipart", name, bytes([cut, kind]) + content)
+multipart("lengths", 64, 0, b"".join(b"--x\r\n" + head(p) + p + b"\r\n" for p in (grey, progressive, grey)))
+multipart("no-lengths", 7, 0, b"".join(b"--x\r\n\r\n" + p + b"\r\n" for p in (grey, progressive)))
+multipart("lf-only", 255, 1, b"".join(b"--frame\nContent-type: image/jpeg\n\n" + p + b"\n" for p in (grey, progressive)))
+multipart("unannounced", 1, 2, b"preamble\r\n--abc\r\n" + head(grey) + grey + b"\r\n--abc--\r\n")
+multipart("wrong-boundary", 33, 0, b"--other\r\n" + head(grey) + grey + b"\r\n--other\r\n" + head(progressive) + progressive)
+multipart("wrong-length", 33, 0, b"".join(b"--x\r\nContent-Length: 20\r\n\r\n" + p + b"\r\n" for p in (grey, progressive, grey)))
+multipart("no-picture", 9, 0, b"--x\r\nContent-Type: text/xml\r\n\r\n<a/>\r\n--x\r\n" + head(grey) + grey + b"\r\n--x--")
+multipart("cut", 50, 0, b"--x\r\n\r\n" + grey[:300])
+
+for number, name in enumerate(sorted(name for name in os.listdir(testdata) if name.endswith(".jpg"))):
+    write("jpeg_check", name[:-4], bytes([number % 4]) + picture(name))
+tables = whole.index(b"\xff\xc4")
+after = tables + 2 + int.from_bytes(whole[tables + 2:tables + 4], "big")
+exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+write("jpeg_check", "no-end", b"\0" + whole[:-2])
+write("jpeg_check", "no-tables", b"\0" + whole[:tables] + whole[after:])
+write("jpeg_check", "torn", b"\x02" + whole[:len(whole) // 2] + b"\xff\xd9")
+write("jpeg_check", "exif", b"\0" + whole[:2] + exif + whole[2:])
+PYTHON

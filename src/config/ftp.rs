@@ -90,6 +90,13 @@ mod tests {
     }
 
     #[test]
+    fn a_camera_that_is_pushed_to_is_never_on_demand() {
+        let text = "cameras: { yard: { source: \"push:\", on_demand: true } }";
+        let config = parse("f.yaml", text, Path::new(""), &|_| None).unwrap();
+        assert!(!config.cameras[0].on_demand && config.warnings.len() == 1);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, words) in [
             ("ftp: { passive_ports: 5-4 }", "a range of ports"),

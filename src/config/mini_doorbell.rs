@@ -90,3 +90,58 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, cameras: &[Camera], taken: &mut 
     fields.finish();
     MiniDoorbell { listen, unknown, announce, presence: presence.unwrap_or_default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Mistakes, parse};
+    use std::path::Path;
+
+    fn read(text: &str) -> Result<Config, Mistakes> {
+        parse("fanlight.yaml", text, Path::new(""), &|_| None)
+    }
+
+    fn mistake(text: &str) -> String {
+        read(text).unwrap_err().to_string()
+    }
+
+    const BELL: &str = "cameras: { front: { source: \"mini-doorbell://\" } }\n";
+
+    #[test]
+    fn it_listens_where_a_camera_needs_it_or_the_section_is_there() {
+        assert_eq!(read("auth: none").unwrap().mini_doorbell, MiniDoorbell::OFF);
+        let usual = [Listen::parse("0.0.0.0:39090").unwrap()];
+        assert_eq!(read(BELL).unwrap().mini_doorbell.listen, usual);
+        assert_eq!(read("mini_doorbell: { unknown: accept }").unwrap().mini_doorbell.listen, usual);
+        let text = "mini_doorbell: { listen: \"[::]:39090\", unknown: deny, announce: 192.0.2.5, presence: \"0.0.0.0:30001\" }";
+        let all = read(text).unwrap();
+        let expected = MiniDoorbell {
+            listen: vec![Listen::parse("[::]:39090").unwrap()],
+            unknown: Unknown::Deny,
+            announce: Some(Announce::Address(Ipv4Addr::new(192, 0, 2, 5))),
+            presence: vec![Listen::parse("0.0.0.0:30001").unwrap()],
+        };
+        assert_eq!((all.mini_doorbell, all.warnings), (expected, Vec::new()));
+        assert_eq!(read("mini_doorbell: { announce: auto }").unwrap().mini_doorbell.announce, Some(Announce::Auto));
+    }
+
+    #[test]
+    fn mistakes_are_shown_where_they_are() {
+        let words = mistake("mini_doorbell: { unknown: maybe, announce: 0.0.0.0, presence: x, port: 1 }");
+        for expected in [
+            "expected one of accept, learn, deny",
+            "expected auto, or the IPv4 address of this machine that doorbells reach",
+            "expected an address such as 0.0.0.0:30001",
+            "unknown field \"port\", expected one of listen, unknown, announce, presence",
+        ] {
+            assert!(words.contains(expected), "{words}");
+        }
+        let taken = mistake(&format!("http: {{ listen: \"0.0.0.0:39090\" }}\n{BELL}"));
+        assert!(taken.contains("port 39090 of `http.listen` is the default of `mini_doorbell.listen`"), "{taken}");
+        let other = read("mini_doorbell: { listen: \"0.0.0.0:1234\", announce: auto }").unwrap();
+        assert!(other.warnings[0].text.contains("39090"), "{:?}", other.warnings);
+        let demand = "cameras: { front: { source: \"mini-doorbell://\", on_demand: true } }\n";
+        let demand = read(demand).unwrap();
+        assert!(demand.warnings[0].text.contains("calls us") && !demand.cameras[0].on_demand);
+    }
+}

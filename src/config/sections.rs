@@ -261,7 +261,8 @@ fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Came
     // A missing source is a mistake of the camera, named where its name is.
     fields.place = place;
     let source = fields.required("source").and_then(|node| Source::read(context, node));
-    let on_demand = fields.flag("on_demand").unwrap_or(false);
+    let on_demand_at = fields.value("on_demand").map_or(place, |node| node.place);
+    let mut on_demand = fields.flag("on_demand").unwrap_or(false);
     let (connections, at) = fields.whole_at("max_connections", 1..=64).unzip();
     let connections = connections.and_then(|number| usize::try_from(number).ok());
     let at = at.unwrap_or(place);
@@ -277,6 +278,10 @@ fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Came
             node.place,
             "`rotate` is for cameras that send single pictures; RTSP cameras turn theirs themselves",
         );
+    }
+    if on_demand && source.calls_us() {
+        context.warn(on_demand_at, "it calls us when it pleases, so `on_demand` changes nothing");
+        on_demand = false;
     }
     let streams = source.streams();
     if let Some(connections) = connections {

@@ -228,7 +228,7 @@ f.yaml:13:3: `source` is missing
 f.yaml:13:3: `sub` cannot be a name: it is used for a page or path of its own
   13 |   sub: {}
      |   ^
-f.yaml:14:1: unknown field \"camera\", expected one of http, https, rtsp, rtsps, webrtc, users, auth, store, cameras
+f.yaml:14:1: unknown field \"camera\", expected one of http, https, rtsp, rtsps, webrtc, users, auth, store, cameras, ftp, mini_doorbell
   14 | camera: ***
      | ^"
     );

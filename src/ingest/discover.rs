@@ -91,7 +91,7 @@ fn number(found: &mut [Found]) {
 }
 
 /// The broadcast addresses of our networks, and the one for all.
-fn broadcasts() -> io::Result<BTreeSet<Ipv4Addr>> {
+pub(super) fn broadcasts() -> io::Result<BTreeSet<Ipv4Addr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let own = interfaces.filter_map(|interface| Some(interface.broadcast?.as_sockaddr_in()?.ip()));
     Ok(own.filter(|address| !address.is_unspecified()).chain([Ipv4Addr::BROADCAST]).collect())

@@ -3,6 +3,22 @@
 //!
 //! What is inside the promise already is passed on byte for byte. RFC 2435 receivers show anything else destroyed or
 //! not at all, and say nothing (measured: optimised Huffman tables come out at 4.7 dB, 4:4:4 and grey as nothing).
+//!
+//! | picture | treatment |
+//! |---------|-----------|
+//! | baseline 4:2:0 or 4:2:2 (2x1) with the standard Huffman tables, with restart markers or without, of any size | [`Treatment::Untouched`] |
+//! | the same without its tables, as in AVI and in what USB cameras send | [`Treatment::Lossless`]: the tables are put in |
+//! | the same without EOI, all of its coded bytes there | [`Treatment::Lossless`]: EOI is put behind it |
+//! | the same with other tables, progressive, or in several scans | [`Treatment::Lossless`]: the same coefficients, coded anew |
+//! | to be turned, its sides whole multiples of its blocks (16 pixels where halved, otherwise 8) | [`Treatment::Lossless`] |
+//! | to be turned, any other size; a quarter turn of 4:2:2 | [`Treatment::Recoded`] |
+//! | 4:4:4, 4:4:0, 4:1:1, grey, ffmpeg's 4:2:2 (2x2, 1x2, 1x2), two quantisation tables for chroma | [`Treatment::Recoded`] as 4:2:0 |
+//! | cut off, damaged so that a decoder notices, larger than 40 megapixels, no JPEG | [`Rejected`] |
+//!
+//! Bytes behind EOI are cut off. What Exif says of the orientation is followed, as every browser does, where it is a
+//! plain turn: phones that push their pictures hold their sensor sideways. A mirrored orientation is not.
+
+mod exif;
 
 use crate::media::jpeg::{self, JpegError, Picture};
 use crate::media::{Format, TrackInfo, VideoFormat};
@@ -15,6 +31,9 @@ use turbojpeg::{
 
 /// The largest picture that is decoded: 8K, with room.
 const MOST_PIXELS: usize = 40 << 20;
+/// A picture without EOI is copied to look whether the rest is there; none of a camera is larger.
+const MOST_BYTES: usize = 32 << 20;
+const EOI: [u8; 2] = [0xff, 0xd9];
 /// Quality of pictures that have to be coded anew (libjpeg's scale): not visibly worse than the camera's.
 const QUALITY: i32 = 90;
 /// A progressive picture with more scans is an attack on the decoder's time (libjpeg-turbo's own advice).
@@ -44,6 +63,22 @@ impl Rotation {
             270 => Self::ThreeQuarters,
             _ => return None,
         })
+    }
+
+    /// This turn after that one.
+    fn after(self, first: Self) -> Self {
+        let quarters = |rotation| match rotation {
+            Self::None => 0,
+            Self::Quarter => 1,
+            Self::Half => 2,
+            Self::ThreeQuarters => 3,
+        };
+        match (quarters(self) + quarters(first)) % 4 {
+            0 => Self::None,
+            1 => Self::Quarter,
+            2 => Self::Half,
+            _ => Self::ThreeQuarters,
+        }
     }
 
     fn op(self) -> TransformOp {
@@ -134,6 +169,21 @@ impl Checker {
 }
 
 impl Checked {
+    /// With the Huffman tables that it leaves out, right behind SOI and the JFIF header that has to be first.
+    fn with_tables(self) -> Self {
+        let header = match self.bytes.get(2..6) {
+            Some(&[0xff, 0xe0, high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
+            _ => 0,
+        };
+        let (start, rest) = self.bytes.split_at((2 + header).min(self.bytes.len()));
+        let bytes = [start, &jpeg::standard_huffman(), rest].concat().into();
+        Self { bytes, ..self }.at_least(Treatment::Lossless)
+    }
+
+    fn at_least(self, treatment: Treatment) -> Self {
+        Self { treatment: if self.treatment == Treatment::Untouched { treatment } else { self.treatment }, ..self }
+    }
+
     /// Has a track's description say what this picture is.
     pub fn describe(&self, info: &mut Arc<TrackInfo>) {
         let (width, height) = (u32::from(self.width), u32::from(self.height));
@@ -152,18 +202,41 @@ impl Checked {
 /// # Errors
 /// [`Rejected`] says what is wrong with it.
 pub fn check(bytes: Bytes, rotation: Rotation) -> Result<Checked, Rejected> {
-    let picture = jpeg::parse(&bytes)?;
+    let error = match jpeg::parse(&bytes) {
+        Ok(picture) => return judge(&bytes, &picture, rotation),
+        Err(error) => error,
+    };
+    // Some cameras leave EOI out. Whether it is all that is missing, decoding tells.
+    if let JpegError::Short { .. } = error
+        && bytes.len() <= MOST_BYTES
+    {
+        let ended: Bytes = [&bytes[..], &EOI].concat().into();
+        if let Ok(picture) = jpeg::parse(&ended)
+            && let Ok(checked) = judge(&ended, &picture, rotation)
+        {
+            return Ok(checked.at_least(Treatment::Lossless));
+        }
+    }
+    Err(error.into())
+}
+
+/// Checks a picture whose markers are right.
+fn judge(bytes: &Bytes, picture: &Picture<'_>, rotation: Rotation) -> Result<Checked, Rejected> {
     let (width, height, end) = (picture.width, picture.height, picture.end);
     if usize::from(width) * usize::from(height) > MOST_PIXELS {
         return Err(Rejected::TooLarge { width, height });
     }
     let whole = bytes.slice(..end.min(bytes.len()));
+    let marked = exif::rotation(&whole);
+    let rotation = rotation.after(marked);
     with_codec(|codec| {
         codec.decode_small(&whole, width, height)?;
-        if fits(&picture) && rotation == Rotation::None {
-            return Ok(Checked { bytes: whole, width, height, treatment: Treatment::Untouched });
+        // A mark that has been followed may not stay: what is shown by a browser would be turned once more.
+        if (rotation, marked) == (Rotation::None, Rotation::None) && picture.rtp_form().is_some() {
+            let checked = Checked { bytes: whole, width, height, treatment: Treatment::Untouched };
+            return Ok(if picture.has_huffman { checked } else { checked.with_tables() });
         }
-        let (turned, treatment) = match lossless_sampling(&picture).then(|| codec.transform(&whole, rotation)).flatten()
+        let (turned, treatment) = match lossless_sampling(picture).then(|| codec.transform(&whole, rotation)).flatten()
         {
             Some(bytes) => (bytes, Treatment::Lossless),
             None => (codec.recode(&whole, rotation)?, Treatment::Recoded),
@@ -226,7 +299,8 @@ impl CodecMemory {
         let mut transform = Transform::op(rotation.op());
         (transform.perfect, transform.copy_none) = (true, true);
         let made = self.transformer.transform_to_vec(&transform, bytes).ok()?;
-        let fits = jpeg::parse(&made).is_ok_and(|picture| fits(&picture));
+        // Whether it is what the bus promises now: baseline, 4:2:0 or 4:2:2, the standard tables.
+        let fits = jpeg::parse(&made).is_ok_and(|picture| picture.rtp_form().is_some());
         fits.then_some(made)
     }
 
@@ -244,12 +318,6 @@ impl CodecMemory {
         let pitch = width * format.size();
         Ok(self.compressor.compress_to_vec(Image { pixels: pixels.as_slice(), width, pitch, height, format })?)
     }
-}
-
-/// Whether a picture is in the form that the bus promises: baseline, 4:2:0 or 4:2:2, the standard tables, and these in it:
-/// cameras of motion JPEG leave them out now and then, and not every browser can do without.
-fn fits(picture: &Picture<'_>) -> bool {
-    picture.has_huffman && picture.rtp_form().is_some()
 }
 
 /// Whether the sampling stays what it is after a quarter turn, and is one that the bus promises.

@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -115,8 +115,15 @@ impl Links {
         let Some(open) = self.open.iter_mut().find(|open| open.link == via) else { return };
         match (&mut open.state, to) {
             (State::Udp(socket), Some(to)) => {
-                if let Err(error) = socket.try_send_to(&bytes, to) {
-                    tracing::debug!(%error, %to, "a datagram was not sent");
+                let send = |to: SocketAddr| {
+                    if let Err(error) = socket.try_send_to(&bytes, to) {
+                        tracing::debug!(%error, %to, "a datagram was not sent");
+                    }
+                };
+                if to.ip() == Ipv4Addr::BROADCAST {
+                    everywhere(to.port()).into_iter().for_each(send);
+                } else {
+                    send(to);
                 }
             }
             (State::Tcp { unsent, .. }, _) => {
@@ -233,6 +240,13 @@ fn udp(local: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     })
 }
 
+/// Everybody on all our networks: what goes to the one address for all leaves by one interface only, and cameras often
+/// have a network of their own.
+fn everywhere(port: u16) -> Vec<SocketAddr> {
+    let networks = super::discover::broadcasts().unwrap_or_else(|_| [Ipv4Addr::BROADCAST].into());
+    networks.into_iter().map(|network| SocketAddr::from((network, port))).collect()
+}
+
 /// The local address that leads to `peer`, where the socket is bound to any: the kernel knows it for a socket that is
 /// connected, which for UDP sends nothing.
 fn way(bound: SocketAddr, peer: SocketAddr) -> io::Result<SocketAddr> {
@@ -242,4 +256,19 @@ fn way(bound: SocketAddr, peer: SocketAddr) -> io::Result<SocketAddr> {
     let probe = std::net::UdpSocket::bind(SocketAddr::new(bound.ip(), 0))?;
     probe.connect(peer)?;
     Ok(SocketAddr::new(probe.local_addr()?.ip(), bound.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_on_all_networks() {
+        let all = everywhere(10_104);
+        assert!(all.contains(&SocketAddr::from((Ipv4Addr::BROADCAST, 10_104))));
+        assert!(
+            all.iter().all(|to| to.port() == 10_104 && !to.ip().is_unspecified() && !to.ip().is_loopback()),
+            "{all:?}"
+        );
+    }
 }

@@ -112,6 +112,14 @@ impl Source {
         }
     }
 
+    /// Whether devices of the family call us when they please: nobody can connect to them on demand.
+    pub fn calls_us(&self) -> bool {
+        match self {
+            Self::MiniDoorbell(_) | Self::Push(_) => true,
+            Self::Rtsp(_) | Self::Iwfcam(_) | Self::Http(_) => false,
+        }
+    }
+
     /// How far pictures are turned where the configuration does not say.
     pub fn usual_rotation(&self) -> Rotation {
         match self {

@@ -178,6 +178,20 @@ pub fn parse(picture: &[u8]) -> Result<Picture<'_>, JpegError> {
     state.finish(walk.at)
 }
 
+/// A segment with the Huffman tables of annex K.3, for pictures that leave them out.
+pub fn standard_huffman() -> Vec<u8> {
+    let tables: [(u8, &[u8], &[u8]); 4] = [
+        (0x00, &DC_LUMINANCE, &DC_VALUES),
+        (0x01, &DC_CHROMINANCE, &DC_VALUES),
+        (0x10, &AC_LUMINANCE.0, &AC_LUMINANCE.1),
+        (0x11, &AC_CHROMINANCE.0, &AC_CHROMINANCE.1),
+    ];
+    let body: Vec<u8> = tables.iter().flat_map(|(id, counts, values)| [&[*id][..], counts, values].concat()).collect();
+    // 418 bytes and the length itself.
+    let length = (body.len() + 2) as u16;
+    [&[0xff, marker::DHT][..], &length.to_be_bytes(), &body].concat()
+}
+
 /// A position in the picture.
 struct Walk<'a> {
     bytes: &'a [u8],
@@ -540,6 +554,9 @@ mod tests {
         assert_eq!(kind(&without), Some(1));
         let has = |bytes: &[u8]| parse(bytes).expect("it is whole").has_huffman;
         assert_eq!((has(&without), has(FFMPEG_420)), (false, true));
+        let with = [&without[..start], &standard_huffman(), &without[start..]].concat();
+        let picture = parse(&with).expect("it is whole");
+        assert!(picture.standard_huffman && picture.has_huffman);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! its protocol, with faults on request. Nothing else in Fanlight knows that a device is simulated.
 
 pub mod demo;
+pub mod http;
 pub mod iwfcam;
 pub mod mini_doorbell;
+pub mod push;
 pub mod rtsp;
 
 pub use rtsp::SimulateError;
@@ -27,8 +29,12 @@ pub enum Family {
     Rtsp(rtsp::Args),
     /// An IWFCam camera: JPEG pictures and ADPCM sound over UDP
     Iwfcam(iwfcam::Args),
+    /// A camera that serves JPEG by HTTP: a multipart stream, and one picture at a time
+    Http(http::Args),
     /// Mini doorbells: each uploads one JPEG picture a visitor
     MiniDoorbell(mini_doorbell::Args),
+    /// A camera that pushes pictures by HTTP or FTP
+    Push(push::Args),
 }
 
 /// Runs the device until `cancel` is cancelled. What happens to it is written to standard output, one JSON object a line.
@@ -39,7 +45,9 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<(), SimulateEr
     match args.family {
         Family::Rtsp(args) => rtsp::run(args, cancel).await,
         Family::Iwfcam(args) => iwfcam::run(args, cancel).await,
+        Family::Http(args) => http::run(args, cancel).await,
         Family::MiniDoorbell(args) => mini_doorbell::run(args, cancel).await,
+        Family::Push(args) => push::run(args, cancel).await,
     }
 }
 

@@ -198,11 +198,11 @@ async fn a_damaged_picture_is_a_visitor_whose_bytes_can_be_fetched() {
     assert_eq!(house.bell(1).ring(function::VISITOR, &damaged).await, Outcome::Sent(1));
     let event = house.told.first_of(id(1)).await;
     assert_eq!((&event.kind, event.detail["bytes"].as_u64()), (&EventKind::Visitor, Some(damaged.len() as u64)));
-    if event.detail["image_ok"] == false {
-        let path = event.detail["upload"].as_str().unwrap();
-        let (status, kept) = strangers::get(house.http(), path).await;
-        assert_eq!((status, kept == damaged), (200, true));
-    }
+    assert_eq!(event.detail["image_ok"], false);
+    let (status, kept) = strangers::get(house.http(), event.detail["upload"].as_str().unwrap()).await;
+    assert_eq!((status, kept == damaged), (200, true));
+    // The beginning, which is the lower end once it is turned, can be seen.
+    assert_eq!(corners_of(&house.picture(&event).unwrap())[2..], UPRIGHT[2..]);
     // No picture at all.
     for (n, body) in [(2, &b""[..]), (3, b"\xff\xd8\xff\xd9"), (4, b"no picture")] {
         assert_eq!(house.bell(n).ring(function::VISITOR, body).await, Outcome::Sent(1));

@@ -77,6 +77,7 @@ export class Cards {
     write(time, place && visit.kind !== "visitor" ? `${kindWord(visit.kind)} · ${whenWords(visit)}` : whenWords(visit));
     time.dateTime = visit.at;
     time.title = whenExactly(visit);
+    if (since(visit) >= NOW) card.classList.remove("fresh");
   }
 
   #came(visit) {

@@ -157,13 +157,16 @@ export function squareness(track) {
 
 export const watching = (camera) => Object.values(camera.viewers).reduce((sum, count) => sum + count, 0);
 
+// As the gateway has it: below this rate it tells of each picture.
+const SLOW = 0.5;
+
 /**
  * Whether the camera sends a picture now and then, as a bell does: that one with its age tells more than a film in which
  * nothing moves.
  */
 export function isRestful(camera) {
   const track = videoTrack(camera);
-  return camera.state === "online" && track?.native === true && track.codec === "jpeg" && (track.fps ?? 0) < 0.5;
+  return camera.state === "online" && track?.native === true && track.codec === "jpeg" && (track.fps ?? 0) < SLOW;
 }
 
 /** How long ago that is, in words; the argument is in seconds. */

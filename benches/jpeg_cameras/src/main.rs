@@ -59,6 +59,8 @@ enum Command {
 struct Used {
     /// CPU time in ms per camera and second.
     cpu: f64,
+    /// The part of it that children used: the gateway's encoders.
+    children: f64,
     /// Pictures that viewers got, per camera and second; of one viewer.
     pictures: f64,
     /// Encoders that ran.
@@ -98,7 +100,7 @@ fn main() -> Result<ExitCode> {
         eprintln!("{:?}", done.last());
     }
     let kept = if cli.quick { env.folder.join("results") } else { repository.join("benches/results") };
-    let verdicts = verdicts(&done);
+    let verdicts = verdicts(env.cameras, &done);
     let page = page(&Machine::look(repository), &env, &done, &verdicts, seconds);
     Machine::look(repository).keep(&cli.results.unwrap_or(kept), "jpeg-cameras", &page, &done)?;
     Ok(if verdicts.iter().all(|verdict| verdict.pass) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -106,12 +108,12 @@ fn main() -> Result<ExitCode> {
 
 /// All parts, one after the other, on fresh processes.
 fn round(env: &Env, seconds: f64) -> Result<Round> {
-    let stage = Stage::start(env)?;
+    let mut stage = Stage::start(env)?;
     settle(3.0);
     let gateway = stage.gateway.pid();
     let idle = used(env, &[gateway], seconds, None, 0)?;
     ensure!(stage.encoders() == 0, "{} encoders run for nobody", stage.encoders());
-    let mut watched = |each: usize| -> Result<Used> {
+    let watched = |each: usize| -> Result<Used> {
         let mut viewers = Viewers(stage.viewers(env, each)?);
         settle(4.0);
         let mut used = used(env, &[gateway], seconds, Some(&mut viewers), each)?;
@@ -119,6 +121,7 @@ fn round(env: &Env, seconds: f64) -> Result<Round> {
         Ok(used)
     };
     let (one, three) = (watched(1)?, watched(3)?);
+    ensure!(!stage.cameras.ended(), "the cameras ended: {}", stage.cameras.log_tail());
     drop(stage);
     let bare = stage::bare(env)?;
     settle(4.0);
@@ -147,31 +150,31 @@ impl Viewers {
 
 fn used(env: &Env, pids: &[u32], seconds: f64, mut viewers: Option<&mut Viewers>, each: usize) -> Result<Used> {
     let cpu = || pids.iter().map(|pid| sample(*pid).cpu_ns).sum::<u64>();
+    // None starts or ends meanwhile, or the number of pictures would show it.
+    let below = || pids.iter().flat_map(|pid| stage::children(*pid)).map(|pid| sample(pid).cpu_ns).sum::<u64>();
     let mut pictures = || viewers.as_mut().map_or(Ok(0.0), |viewers| viewers.pictures());
-    let (begin, cpu_before, busy_before, seen_before) = (Instant::now(), cpu(), machine_busy_ns(), pictures()?);
+    let (begin, cpu_before, below_before) = (Instant::now(), cpu(), below());
+    let (busy_before, seen_before) = (machine_busy_ns(), pictures()?);
     settle(seconds);
-    let (cpu_after, busy_after, seen_after) = (cpu(), machine_busy_ns(), pictures()?);
+    let (cpu_after, below_after, busy_after, seen_after) = (cpu(), below(), machine_busy_ns(), pictures()?);
     let passed = begin.elapsed().as_secs_f64();
     let own = cpu_after.saturating_sub(cpu_before) as f64;
     let others = (busy_after.saturating_sub(busy_before) as f64 - own).max(0.0) / 1e9 / passed;
     let cameras = env.cameras as f64;
     let viewers = (each.max(1) as f64) * cameras;
-    Ok(Used {
-        cpu: own / 1e6 / passed / cameras,
-        pictures: (seen_after - seen_before) / passed / viewers,
-        encoders: 0,
-        others,
-    })
+    let children = below_after.saturating_sub(below_before) as f64;
+    let per_camera = |ns: f64| ns / 1e6 / passed / cameras;
+    let pictures = (seen_after - seen_before) / passed / viewers;
+    Ok(Used { cpu: per_camera(own), children: per_camera(children), pictures, encoders: 0, others })
 }
 
-fn verdicts(rounds: &[Round]) -> Vec<Verdict> {
+fn verdicts(cameras: usize, rounds: &[Round]) -> Vec<Verdict> {
     let of = |part: fn(&Round) -> f64| median(rounds.iter().map(part)).unwrap_or(f64::NAN);
     let idle = of(|round| round.idle.cpu);
     let (one, bare) = (of(|round| round.one.cpu), of(|round| round.bare.cpu));
     let ratio = of(|round| round.one.cpu / round.bare.cpu);
     let encoders: Vec<usize> = rounds.iter().flat_map(|round| [round.one.encoders, round.three.encoders]).collect();
     let least = rounds.iter().flat_map(|round| [round.one.pictures, round.three.pictures]).fold(f64::MAX, f64::min);
-    let first = encoders.first().copied().unwrap_or(0);
     vec![
         Verdict::new(
             idle <= IDLE,
@@ -184,7 +187,7 @@ fn verdicts(rounds: &[Round]) -> Vec<Verdict> {
             format!("{one:.1} / {bare:.1} = {ratio:.2}"),
         ),
         Verdict::new(
-            encoders.iter().all(|count| *count == first) && first > 0,
+            encoders.iter().all(|count| *count == cameras),
             "one encoder per camera with 1 and with 3 viewers each",
             format!("{encoders:?}"),
         ),
@@ -205,6 +208,7 @@ fn page(machine: &Machine, env: &Env, rounds: &[Round], verdicts: &[Verdict], se
         vec![
             name.to_owned(),
             column(|used| used.cpu, 2),
+            column(|used| used.children, 2),
             column(|used| used.pictures, 2),
             encoders.join(", "),
             column(|used| used.others, 2),
@@ -216,8 +220,14 @@ fn page(machine: &Machine, env: &Env, rounds: &[Round], verdicts: &[Verdict], se
         row("gateway and its encoders, three viewers each", |round| round.three),
         row("bare pipelines", |round| round.bare),
     ];
-    let head =
-        ["", "CPU, ms per camera and second", "pictures per viewer and second", "encoders", "cores used by others"];
+    let head = [
+        "",
+        "CPU, ms per camera and second",
+        "of that, encoders",
+        "pictures per viewer and second",
+        "encoders",
+        "cores used by others",
+    ];
     format!(
         "{}{cameras} simulated iwfcam cameras, {width}x{height}, {FPS} fps, JPEG of {} bytes on average from the street \
          footage ({} pictures in a loop), no sound; {} round(s), {seconds} s for each part. The cameras run in one process of \

@@ -49,7 +49,7 @@ impl Pictures {
             .args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-i"])
             .arg(&footage)
             .args(["-an", "-vf", &format!("fps={FPS},scale={width}:{height}:out_range=full,format=yuvj420p")])
-            .args(["-frames:v", &COUNT.to_string(), "-c:v", "mjpeg", "-q:v", "6", "-huffman", "default"])
+            .args(["-frames:v", &COUNT.to_string(), "-c:v", "mjpeg", "-q:v", "3", "-huffman", "default"])
             .arg(folder.join("%05d.jpg"))
             .output()
             .context("cannot start ffmpeg")?;

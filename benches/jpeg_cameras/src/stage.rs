@@ -129,7 +129,8 @@ pub fn bare(env: &Env) -> Result<Vec<Process>> {
     (0..env.cameras).map(start).collect()
 }
 
-fn children(pid: u32) -> impl Iterator<Item = u32> {
+/// The processes that a process has started.
+pub fn children(pid: u32) -> impl Iterator<Item = u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks.flat_map(|task| {
         let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();

@@ -161,9 +161,9 @@ impl Multipart {
             if skipped > MOST_SKIPPED.max(self.limit) {
                 return Err(MultipartError::NoBoundary);
             }
-            // Another part than announced lies here: its length was wrong.
+            // Right behind a part comes the end of its line, or its length was wrong.
             self.honest &= !after || blank;
-            self.state = State::Seek { skipped, after: after && blank, inside: false };
+            self.state = State::Seek { skipped, after: false, inside: false };
         }
         self.buffer.advance(length);
         Ok(Step::On)

@@ -12,6 +12,16 @@
 //!    and either a later picture has begun or nothing more came for 30 ms.
 //! 5. A picture is given up when two later ones are whole, or after 300 ms (1 s while pieces are asked for again).
 //! 6. Pictures leave in the order of their numbers. For a number that was not seen at all, the next waits 30 ms.
+//!
+//! **What loss costs**: where each piece is lost with the chance p, a picture of k pieces arrives whole with the chance
+//! (1 - p)^k. Every picture that arrives whole leaves, whatever the order and the doubles. For k = 7, with 3 % late and 3 %
+//! doubled, of 910 pictures each (and of 400 where pieces are asked for again):
+//!
+//! | lost | (1 - p)^7 | published | published where pieces are asked for again |
+//! |------|-----------|-----------|--------------------------------------------|
+//! | 1 %  | 0.932     | 0.937     |                                            |
+//! | 5 %  | 0.698     | 0.724     | 0.998                                      |
+//! | 10 % | 0.478     | 0.466     | 0.995                                      |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use super::wire::{MOST_FRAGMENTS, Media, PictureHead};
@@ -225,7 +235,9 @@ impl Reassembly {
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let front = self.open.front()?;
         let quiet = self.open.iter().filter(|picture| picture.looks_whole()).map(|picture| picture.last + QUIET);
-        quiet.filter(|at| *at > now).chain([self.given_up(front)]).min()
+        // What is whole and waits for the one before is not given up.
+        let front = if self.is_whole(front, now) { front.last + QUIET } else { self.given_up(front) };
+        quiet.filter(|at| *at > now).chain([front]).min()
     }
 
     /// Pieces to ask for again, as number and piece: of pictures for which nothing came for `quiet`, unless they were

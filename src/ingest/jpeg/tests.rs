@@ -65,6 +65,97 @@ fn optimised_tables_and_progressive_scans_keep_their_pixels() {
     }
 }
 
+/// Sizes that matter: whole blocks, halves of them, neither, and more than RFC 2435 can say.
+const SIZES: [(usize, usize); 6] = [(64, 48), (640, 480), (644, 482), (17, 9), (1, 1), (2056, 24)];
+
+/// What is published has the pixels of what came, to the last bit.
+fn lossless(bytes: &Bytes, expected: Treatment, of: &Bytes) {
+    let checked = check(bytes.clone(), Rotation::None).unwrap();
+    assert_eq!(checked.treatment, expected);
+    let read = jpeg::parse(&checked.bytes).unwrap();
+    assert!(read.rtp_form().is_some() && read.has_huffman && read.end == checked.bytes.len());
+    assert!((read.width, read.height) == (checked.width, checked.height));
+    assert!(decoded(&checked.bytes) == decoded(of));
+    // And planes, where no colour conversion hides anything.
+    let planes = |bytes: &[u8]| turbojpeg::decompress_to_yuv(bytes).unwrap().pixels;
+    assert!(planes(&checked.bytes) == planes(of));
+    if expected == Treatment::Untouched {
+        assert_eq!(checked.bytes.as_ptr(), bytes.as_ptr(), "not even copied");
+    }
+}
+
+fn without_tables(bytes: &Bytes) -> Bytes {
+    let mut left = bytes.to_vec();
+    while let Some(at) = left.windows(2).position(|pair| pair == [0xff, 0xc4]) {
+        let length = usize::from(u16::from_be_bytes([left[at + 2], left[at + 3]]));
+        left.drain(at..at + 2 + length);
+    }
+    left.into()
+}
+
+#[test]
+fn every_lossless_way_is_bit_exact_at_every_size() {
+    for (width, height) in SIZES {
+        for subsamp in [Subsamp::Sub2x2, Subsamp::Sub2x1] {
+            let plain = coded(width, height, subsamp, |_| {});
+            lossless(&plain, Treatment::Untouched, &plain);
+            lossless(&without_tables(&plain), Treatment::Lossless, &plain);
+            lossless(&plain.slice(..plain.len() - 2), Treatment::Lossless, &plain);
+            let bare = without_tables(&plain);
+            lossless(&bare.slice(..bare.len() - 2), Treatment::Lossless, &plain);
+            let optimised = coded(width, height, subsamp, |compressor| compressor.set_optimize(true).unwrap());
+            lossless(&optimised, Treatment::Lossless, &plain);
+            let progressive = coded(width, height, subsamp, |compressor| compressor.set_progressive(true).unwrap());
+            lossless(&progressive, Treatment::Lossless, &plain);
+        }
+    }
+    for restarts in [
+        &include_bytes!("../../media/testdata/libjpeg-420-restart.jpg")[..],
+        &include_bytes!("../../media/testdata/libjpeg-422-restart.jpg")[..],
+    ] {
+        let bytes = Bytes::from_static(restarts);
+        lossless(&bytes, Treatment::Untouched, &bytes);
+    }
+    // 4:2:2 as ffmpeg writes it, and two more that have to be coded anew.
+    for other in [
+        &include_bytes!("../../media/testdata/ffmpeg-422-chroma-1x2.jpg")[..],
+        &include_bytes!("../../media/testdata/ffmpeg-444.jpg")[..],
+        &include_bytes!("../../media/testdata/libjpeg-grey.jpg")[..],
+    ] {
+        let checked = check(Bytes::from_static(other), Rotation::None).unwrap();
+        assert_eq!(checked.treatment, Treatment::Recoded);
+        assert!(jpeg::parse(&checked.bytes).unwrap().rtp_form().is_some());
+    }
+}
+
+#[test]
+fn a_picture_that_lacks_more_than_its_end_mark_is_refused() {
+    let bytes = coded(320, 240, Subsamp::Sub2x2, |_| {});
+    let picture = jpeg::parse(&bytes).unwrap();
+    for missing in [6, 40, 1_000] {
+        let cut = bytes.slice(..picture.scan.end - missing);
+        assert!(matches!(check(cut, Rotation::None), Err(Rejected::Markers(JpegError::Short { .. }))), "{missing}");
+    }
+}
+
+#[test]
+fn what_exif_says_of_the_orientation_is_followed() {
+    let upright = coded(96, 64, Subsamp::Sub2x2, |_| {});
+    for (value, turn) in
+        [(1, Rotation::None), (3, Rotation::Half), (6, Rotation::Quarter), (8, Rotation::ThreeQuarters)]
+    {
+        let marked: Bytes = [&upright[..2], &exif::tests::segment(value, true), &upright[2..]].concat().into();
+        for wanted in [Rotation::None, Rotation::Quarter] {
+            let checked = check(marked.clone(), wanted).unwrap();
+            let expected = check(upright.clone(), wanted.after(turn)).unwrap();
+            assert_eq!(decoded(&checked.bytes), decoded(&expected.bytes), "{value} and {wanted:?}");
+            // Who shows it must not turn it again.
+            let again = exif::rotation(&checked.bytes);
+            assert_eq!(again, Rotation::None, "{value} and {wanted:?}");
+        }
+    }
+}
+
 #[test]
 fn missing_tables_are_put_in() {
     let whole = coded(64, 48, Subsamp::Sub2x2, |_| {});

@@ -72,14 +72,15 @@ impl Bell<'_> {
         let name = io.device.name();
         // Whatever is wrong with the picture, somebody is at the door.
         let shown = picture::look(&visit.body).and_then(|()| still.show(visit.body.clone()));
-        let picture = match shown {
-            Ok(checked) => Some(checked.bytes),
+        let (picture, image_ok) = match shown {
+            Ok(checked) => (Some(checked.bytes), true),
             Err(error) => {
-                tracing::debug!(%id, whole = visit.whole, %error, "a visitor without a picture");
+                tracing::debug!(%id, whole = visit.whole, %error, "a visitor whose picture is damaged");
                 if !visit.body.is_empty() {
                     self.doors.bells.keep_damaged(id, visit.body.clone());
                 }
-                None
+                let left = picture::salvage(&visit.body).and_then(|left| still.show(left).ok());
+                (left.map(|checked| checked.bytes), false)
             }
         };
         if visit.late
@@ -96,8 +97,8 @@ impl Bell<'_> {
             function::WARNING => EventKind::Alarm,
             _ => EventKind::Other("unknown".to_owned()),
         };
-        let detail = detail(visit, picture.is_some());
-        tracing::info!(%id, kind = kind.name(), image_ok = picture.is_some(), "rings");
+        let detail = detail(visit, image_ok);
+        tracing::info!(%id, kind = kind.name(), image_ok, "rings");
         let event = io.bus.events.tell_with(name, kind, io.stream.latest(), picture, detail);
         self.torn = (!visit.whole).then_some((id, event.id));
     }

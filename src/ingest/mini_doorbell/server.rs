@@ -313,7 +313,9 @@ impl Server {
     fn learn(&self, visit: &Visit) {
         let id = visit.id();
         let rotation = Source::MiniDoorbell(Config::default()).usual_rotation();
-        let picture = picture::check(&visit.body, rotation).ok().map(|checked| checked.bytes);
+        let whole = picture::check(&visit.body, rotation);
+        let picture = whole.ok().or_else(|| picture::check(&picture::salvage(&visit.body)?, rotation).ok());
+        let picture = picture.map(|checked| checked.bytes);
         let picture = picture.filter(|picture| picture.len() <= LONGEST_PICTURE);
         if self.doors.bells.learn(id, picture.clone()) {
             tracing::info!(%id, "a new doorbell rang; `source: mini-doorbell://{id}` makes it a camera");

@@ -156,6 +156,8 @@ impl Receiver {
             return Step::Read(self.deadline());
         }
         match self.state {
+            // It has sent more than it announced, so who knows whether it has sent everything.
+            State::Done { ignored, .. } if ignored > 0 => Step::Reset("it sends more than it announced"),
             State::Done { .. } => Step::Close,
             State::Header(_) => Step::Reset("no header"),
             State::Body { .. } => Step::Reset("the picture stopped coming"),
@@ -183,7 +185,7 @@ impl Receiver {
         match self.state {
             State::Header(_) | State::Foreign { .. } => self.began + self.patience.header,
             State::Body { .. } => whole.min(self.heard + self.patience.silence),
-            State::Done { since, .. } => since + self.patience.fin,
+            State::Done { since, .. } => whole.max(since + self.patience.fin).min(self.heard + self.patience.fin),
         }
     }
 }
@@ -280,6 +282,14 @@ mod tests {
         assert!(matches!(receiver.received(&bytes, began), Step::Took(_)));
         assert_eq!(receiver.timeout(began), Step::Read(began + patience.fin));
         assert_eq!(receiver.timeout(began + patience.fin), Step::Close);
+        // One that goes on is not closed politely, and not borne for ever.
+        let mut now = began;
+        while now < receiver.deadline() {
+            assert!(matches!(receiver.received(b"more", now), Step::Read(_)));
+            now += patience.fin / 2;
+        }
+        assert!(now >= began + patience.whole && now < began + patience.whole + patience.fin);
+        assert!(matches!(receiver.timeout(now), Step::Reset(_)));
     }
 
     proptest! {

@@ -161,3 +161,49 @@ async fn read(body: Body, room: &mut Room) -> Result<Bytes, PushError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::door::Pushes;
+    use super::*;
+    use futures::stream;
+
+    /// A body of pieces that come so far apart.
+    fn dripping(piece: &'static [u8], pause: Duration) -> Body {
+        Body::from_stream(stream::unfold((), move |()| async move {
+            tokio::time::sleep(pause).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(piece)), ()))
+        }))
+    }
+
+    async fn error(body: Body) -> (StatusCode, Duration) {
+        let pushes = Arc::<Pushes>::default();
+        let _inbox = pushes.enter("yard");
+        let mut room = pushes.room("yard").unwrap();
+        let start = Instant::now();
+        let error = read(body, &mut room).await.unwrap_err();
+        (error.into_response().status(), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_senders_are_not_waited_for() {
+        let (status, after) = error(dripping(b"x", Duration::from_secs(3600))).await;
+        assert_eq!((status, after), (StatusCode::REQUEST_TIMEOUT, BODY_TIME.1));
+        let (status, after) = error(dripping(b"x", Duration::from_secs(1))).await;
+        assert_eq!((status, after), (StatusCode::REQUEST_TIMEOUT, BODY_TIME.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_no_end_is_read_for_a_while_and_refused() {
+        static PIECE: [u8; 1 << 20] = [0; 1 << 20];
+        let (status, _) = error(dripping(&PIECE, Duration::ZERO)).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_is_refused() {
+        let pieces = [Ok(Bytes::from_static(b"\xff\xd8")), Err(std::io::Error::other("gone"))];
+        let (status, _) = error(Body::from_stream(stream::iter(pieces))).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    }
+}

@@ -1,6 +1,8 @@
 //! One track of a camera: what it is, and its access units in the form that the bus promises.
 
-use crate::media::{AudioFormat, Codec, Format, TrackInfo, VideoFormat, annex_b, h264, h265, jpeg};
+use crate::ingest::Rotation;
+use crate::ingest::jpeg::Checker;
+use crate::media::{AudioFormat, Codec, Format, TrackInfo, VideoFormat, annex_b, h264, h265};
 use bytes::Bytes;
 use retina::client::Stream;
 use retina::codec::{ParametersRef, VideoParametersCodec};
@@ -21,7 +23,7 @@ pub(super) struct Track {
 enum Reader {
     H264(Box<h264::Scanner>),
     H265(Box<h265::Scanner>),
-    Jpeg,
+    Jpeg(Checker),
     Sound,
 }
 
@@ -38,7 +40,8 @@ impl Track {
         let (reader, codec) = match (stream.media(), stream.encoding_name()) {
             ("video", "h264") => (Reader::H264(Box::default()), Codec::H264),
             ("video", "h265") => (Reader::H265(Box::default()), Codec::H265),
-            ("video" | "image", "jpeg") => (Reader::Jpeg, Codec::Jpeg),
+            // Pages and snapshots turn the pictures of RTSP cameras, whatever their codec.
+            ("video" | "image", "jpeg") => (Reader::Jpeg(Checker::new(Rotation::None)), Codec::Jpeg),
             ("audio", "mpeg4-generic") => (Reader::Sound, Codec::Aac),
             ("audio", "pcmu") => (Reader::Sound, Codec::Pcmu),
             ("audio", "pcma") => (Reader::Sound, Codec::Pcma),
@@ -114,17 +117,23 @@ impl Track {
         let (scan, format) = match &mut self.reader {
             Reader::H264(scanner) => (scanner.scan(&data), scanner.format()),
             Reader::H265(scanner) => (scanner.scan(&data), scanner.format()),
-            Reader::Jpeg => {
-                let picture = jpeg::parse(&data).ok().filter(|picture| picture.baseline)?;
+            Reader::Jpeg(checker) => {
+                let checked = match checker.check(data.into()) {
+                    Ok(checked) => checked,
+                    Err(error) => {
+                        tracing::debug!(%error, "a picture of the camera cannot be used");
+                        return None;
+                    }
+                };
                 let format = VideoFormat {
-                    width: picture.width.into(),
-                    height: picture.height.into(),
+                    width: checked.width.into(),
+                    height: checked.height.into(),
                     pixel_aspect: (1, 1),
                     reorder_depth: Some(0),
                     ..VideoFormat::default()
                 };
                 self.set_format(format);
-                return Some(Picture { payload: data.into(), random_access: true });
+                return Some(Picture { payload: checked.bytes, random_access: true });
             }
             Reader::Sound => return None,
         };
@@ -199,7 +208,7 @@ mod tests {
         let reader = match codec {
             Codec::H264 => Reader::H264(Box::default()),
             Codec::H265 => Reader::H265(Box::default()),
-            _ => Reader::Jpeg,
+            _ => Reader::Jpeg(Checker::new(Rotation::None)),
         };
         let info = Arc::new(TrackInfo { codec, clock_rate: 90_000, format: Format::Video(VideoFormat::default()) });
         Track { stream: 0, info, reader, announced_rate: Some(7.5) }
@@ -287,6 +296,7 @@ mod tests {
 
     #[test]
     fn jpeg_pictures_are_whole_baseline_ones_or_none() {
+        use crate::media::jpeg;
         let mut track = track(Codec::Jpeg);
         let whole = include_bytes!("../../media/testdata/libjpeg-422.jpg");
         let picture = track.picture(whole.to_vec(), false).unwrap();
@@ -295,7 +305,8 @@ mod tests {
         assert!(video.width > 0 && video.height > 0);
         assert_eq!((video.pixel_aspect, video.frame_rate), ((1, 1), Some(7.5)));
         let progressive = include_bytes!("../../media/testdata/libjpeg-420-progressive.jpg");
-        assert!(track.picture(progressive.to_vec(), false).is_none());
+        let coded_anew = track.picture(progressive.to_vec(), false).unwrap().payload;
+        assert!(jpeg::parse(&coded_anew).unwrap().rtp_form().is_some());
         assert!(track.picture(whole[..whole.len() / 2].to_vec(), false).is_none());
     }
 }

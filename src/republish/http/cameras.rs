@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 
 /// How long a device may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Fewer pictures per second than this are shown by pages one by one, not as a film.
+const SLOW: f64 = 0.5;
 
 pub(super) fn routes() -> Router<HttpState> {
     Router::new()
@@ -136,9 +138,18 @@ impl Camera {
         &self.name
     }
 
+    /// A picture now and then, as from a bell: each is news.
+    fn is_slow(&self) -> bool {
+        let main = self.tracks.iter().find(|track| track.native && track.kind == "video" && track.stream == self.name);
+        main.and_then(|track| track.fps).is_some_and(|rate| rate < SLOW)
+    }
+
     /// Whether somebody who was shown `before` should be shown this: running totals alone are no reason, nor is a rate
     /// that wavers.
     pub(super) fn differs(&self, before: &Self) -> bool {
+        if self.frames != before.frames && self.is_slow() {
+            return true;
+        }
         let rate = |track: &Track| track.fps.unwrap_or_default();
         let mut rates = self.tracks.iter().zip(&before.tracks);
         let steady = |camera: &Self| Self {

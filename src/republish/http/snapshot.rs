@@ -250,6 +250,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn neither_a_card_nor_a_repeat_is_a_newer_picture() {
+        let gateway = gateway();
+        let front = Arc::clone(gateway.front().main());
+        let track = front.announce(&[jpeg()])[0];
+        let (time, payload) = (MediaTime::START, Bytes::from(halves(64, 48)));
+        let (random_access, discontinuity, info) = (true, false, Arc::new(jpeg()));
+        let card = AccessUnit { pts: time, dts: time, random_access, discontinuity, info, payload };
+        front.set_card(card.clone());
+        assert_eq!(size(&ask(&gateway, PATH, &[]).await.2), (64, 48), "better than nothing");
+        gateway.get(&format!("{PATH}?max_age=1h")).await.problem(504);
+
+        publish(&front, &halves(320, 240));
+        let known = front.newest_key().unwrap();
+        let repeating = tokio::spawn({
+            let front = Arc::clone(&front);
+            async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    let pts = front.latest().unwrap_or(MediaTime::START) + Duration::from_secs(1);
+                    front.repeat(track, AccessUnit { pts, dts: pts, ..known.unit.clone() });
+                }
+            }
+        });
+        gateway.get(&format!("{PATH}?max_age=0s")).await.problem(504);
+        repeating.abort();
+        let (status, headers, body) = ask(&gateway, PATH, &[]).await;
+        assert_eq!((status, size(&body)), (200, (320, 240)));
+        assert!(headers.contains_key("last-modified"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_idle_camera_is_woken_only_if_asked_for() {
         let gateway = gateway();
         let sub = Arc::clone(gateway.front().sub().unwrap());

@@ -16,13 +16,14 @@ use crate::ingest::mini_doorbell::BellId;
 use crate::ingest::mini_doorbell::wire::{Carrier, HEADER, Header, function};
 use bytes::Bytes;
 use socket2::SockRef;
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -34,6 +35,8 @@ const BEFORE_FIN: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_millis(50);
 /// Attempts in all.
 const ATTEMPTS: u32 = 6;
+/// How often the kernel is asked whether all is acknowledged.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long a unit's TCP waits for anything.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What an endless upload ends with, should nobody reset it.
@@ -170,13 +173,19 @@ impl Bell {
             }
         };
         let until = if fault == Fault::Reset { bytes.len() * 7 / 10 } else { bytes.len() };
-        for piece in bytes.get(..until).unwrap_or_default().chunks(piece) {
-            socket.write_all(piece).await?;
+        let mut rest = bytes.get(..until).unwrap_or_default();
+        while !rest.is_empty() {
+            let (next, more) = rest.split_at(piece.min(rest.len()));
+            rest = more;
+            socket.write_all(next).await?;
             if self.acknowledged {
                 acknowledged(&socket).await;
             }
             sleep(pause).await;
-            if let Some(attempt) = heard(&socket)? {
+            // After the last byte the server may close.
+            if (!rest.is_empty() || fault == Fault::Reset)
+                && let Some(attempt) = heard(&socket)?
+            {
                 return Ok(attempt);
             }
         }
@@ -230,18 +239,31 @@ fn heard(socket: &TcpStream) -> io::Result<Option<Attempt>> {
     }
 }
 
-/// Waits until the other side has acknowledged everything, as the kernel's table of connections tells.
+/// What the kernel's table of connections says of bytes that are not acknowledged, by local address. Reading it takes
+/// long where there are many connections, so all units share it.
+static UNACKNOWLEDGED: Mutex<Option<(Instant, HashSet<SocketAddr>)>> = Mutex::const_new(None);
+
+/// Waits until the other side has acknowledged everything.
 async fn acknowledged(socket: &TcpStream) {
     let Ok(local) = socket.local_addr() else { return };
+    let written = Instant::now();
     loop {
-        // Where there is no such table, or it does not show the connection, there is nothing to wait for.
-        let waiting = procfs::net::tcp()
-            .ok()
-            .and_then(|table| table.into_iter().find(|entry| entry.local_address == local).map(|entry| entry.tx_queue));
-        if waiting.unwrap_or(0) == 0 {
+        let mut shared = UNACKNOWLEDGED.lock().await;
+        if shared.as_ref().is_none_or(|(read, _)| *read < written) {
+            let now = Instant::now();
+            // Where there is no such table there is nothing to wait for.
+            let table = procfs::net::tcp().unwrap_or_default();
+            let waiting = table.into_iter().filter(|entry| entry.tx_queue > 0);
+            *shared = Some((now, waiting.map(|entry| entry.local_address).collect()));
+        }
+        if !shared.as_ref().is_some_and(|(_, table)| table.contains(&local)) {
             return;
         }
-        sleep(Duration::from_millis(1)).await;
+        if shared.as_ref().is_some_and(|(read, _)| read.elapsed() > LOOK_EVERY) {
+            *shared = None;
+        }
+        drop(shared);
+        sleep(LOOK_EVERY).await;
     }
 }
 

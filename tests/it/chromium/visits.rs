@@ -207,6 +207,27 @@ async fn a_wall_tablet_shows_a_visitor_large_for_a_while() {
     browser.close().await;
 }
 
+/// Some proxies hold server-sent events back: then the page asks. And what the gateway has forgotten, pages forget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_server_sent_events_visitors_come_too() {
+    let mut house = House::of(Vec::new()).await;
+    let browser = Browser::start().await;
+    let silent = "window.EventSource = class extends EventTarget { static OPEN = 1; static CLOSED = 2; readyState = 0; close() {} }";
+    browser.before_pages(silent).await;
+    browser.open(&house.url("/visitors")).await;
+    browser.until("nobody was there", "return !document.querySelector('#empty').hidden").await;
+    house.app().bus().events.tell("front", EventKind::Visitor, None, Some(faces()[5].clone()));
+    browser.until("the visitor is there", &cards(1)).await;
+    let said = "return document.querySelector('#announcer').textContent === 'Visitor at front'";
+    browser.until("it is said", said).await;
+    assert_eq!(browser.console().await, Vec::<String>::new());
+    house.stop().await;
+    house.start().await;
+    let gone = "return document.querySelectorAll('.visit').length === 0 && !document.querySelector('#empty').hidden";
+    browser.until("the gateway has forgotten it", gone).await;
+    browser.close().await;
+}
+
 /// A doorbell's own way: one connection, a header and the picture.
 async fn upload(house: &House, id: BellId, sequence: u16, face: &Bytes) {
     let image = turbojpeg::decompress(face, turbojpeg::PixelFormat::RGB).unwrap();
@@ -314,6 +335,12 @@ async fn visits_are_readable_and_in_reach() {
                  && image.getBoundingClientRect().top < innerHeight); \
                  return images.length > 1 && images.every((image) => image.complete && image.naturalWidth)";
     check(&browser, "visits-wall", &below("/"), shown).await;
+    browser.view(360, 740, Scheme::Light).await;
+    let widths =
+        "return [...document.querySelectorAll('.tile')].map((tile) => Math.round(tile.getBoundingClientRect().width))";
+    let widths = browser.run(widths, &[]).await;
+    let widths = widths.as_array().unwrap();
+    assert!(widths.len() == 4 && widths.iter().all(|width| *width == widths[0]), "none is narrower: {widths:?}");
     check(&browser, "visits-camera", &below("/camera/front_door"), shown).await;
     check(&browser, "visits-gallery", &below("/visitors"), shown).await;
     check(

@@ -62,7 +62,7 @@ impl Process {
         lines.map(str::to_owned).collect()
     }
 
-    fn address(&self, key: &str) -> SocketAddr {
+    pub(crate) fn address(&self, key: &str) -> SocketAddr {
         let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(self.path(PORTS)).unwrap()).unwrap();
         ports[key][0].as_str().unwrap().parse().unwrap()
     }

@@ -102,6 +102,8 @@ impl Iwfcam {
         if let Some(bytes) = self.receiver.request(session, now) {
             self.send(bytes.into());
         }
+        // Asking may have taught that it is of no use, and then nothing is waited for any longer.
+        self.receiver.advance(now, &mut self.out).or_else(|NotJpeg| self.not_jpeg(now))?;
         let State::Live { keepalive, answered, heard, resend } = &mut self.state else { return Ok(true) };
         if now >= *heard + SILENT {
             if self.config.uid.is_some() && self.searches < MOST_SEARCHES {

@@ -2,6 +2,7 @@ use super::super::tests::{Gateway, device, gateway, testing};
 use super::*;
 use crate::access::Auth;
 use crate::bus::{EventKind, Reason, ReasonCode, State as DeviceState};
+use crate::media::{AccessUnit, Codec, Format, MediaTime, TrackInfo, VideoFormat};
 use axum::body::BodyDataStream;
 use futures::StreamExt;
 use serde_json::Value;
@@ -103,6 +104,29 @@ async fn a_camera_that_flickers_is_told_once_a_second() {
     futures::join!(flicker, read);
     assert!((5..=7).contains(&told.len()), "{told:?}");
     assert!(told.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(990)), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_picture_of_a_bell_is_news() {
+    let gateway = gateway();
+    let bell = device("bell");
+    let video = VideoFormat { width: 640, height: 480, ..VideoFormat::default() };
+    let info = TrackInfo { codec: Codec::Jpeg, clock_rate: 90_000, format: Format::Video(video) };
+    let track = bell.main().announce(std::slice::from_ref(&info))[0];
+    gateway.state.bus.add(Arc::clone(&bell));
+    let mut page = open(&gateway, "", &[]).await;
+    assert_eq!((&page.state().await["frames"], &page.state().await["name"]), (&0.into(), &"front".into()));
+    for count in 1..=3_u32 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        while futures::FutureExt::now_or_never(page.text()).is_some() {}
+        let time = MediaTime::START + Duration::from_secs(60) * count;
+        let (random_access, discontinuity, info) = (true, false, Arc::new(info.clone()));
+        let payload = Bytes::from_static(b"a picture");
+        let unit = AccessUnit { pts: time, dts: time, random_access, discontinuity, info, payload };
+        bell.main().publish(track, unit);
+        let told = page.state().await;
+        assert_eq!((&told["name"], &told["frames"]), (&"bell".into(), &count.into()));
+    }
 }
 
 #[tokio::test(start_paused = true)]

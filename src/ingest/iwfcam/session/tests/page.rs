@@ -168,6 +168,7 @@ fn media_without_an_answer_to_the_login_tells_the_number_too() {
         body: &[0xff, 0xd8, 0xff, 0xd9],
     };
     hand.camera(1_101, &piece.write(TEG));
+    hand.due(3_101);
     let sent = hand.sent();
     assert_eq!((sent.len(), &sent[0][8..12], &sent[0][28..]), (1, [3, 0, 0, 0].as_slice(), &V8[28..]));
 }
@@ -204,6 +205,7 @@ fn what_a_camera_should_not_say_is_ignored_in_every_state() {
         bytes
     };
     for mut hand in [Hand::searching(), Hand::logging_in(), Hand::live()] {
+        hand.due(29);
         hand.sent();
         for id in [0, 1, 4, 0x0e, 0x50, u32::MAX] {
             hand.camera(30, &strange(id));
