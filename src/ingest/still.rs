@@ -53,6 +53,9 @@ impl Still {
     /// is the newest one from before, or a card with the camera's name.
     pub fn new(io: &DeviceIo) -> Self {
         let mut still = Self::blank(io);
+        // Encoders are told this rate as long as none is measured, and players by them.
+        let format = VideoFormat { reorder_depth: Some(0), frame_rate: Some(1.0), ..VideoFormat::default() };
+        still.info = Arc::new(TrackInfo { format: Format::Video(format), ..(*still.info).clone() });
         match io.stream.newest_key().filter(|newest| newest.unit.info.codec == Codec::Jpeg) {
             Some(before) => {
                 still.info = before.unit.info;

@@ -33,7 +33,7 @@ async fn ffprobe_and_ffmpeg() {
             assert_eq!(streams.len(), 2, "{found}");
             assert_eq!((&streams[0]["codec_name"], &streams[1]["codec_name"]), (&codec.into(), &"pcm_mulaw".into()));
             assert_eq!((&streams[0]["width"], &streams[0]["height"]), (&640.into(), &480.into()));
-            let line = format!("-v warning -rtsp_transport {transport} -i URL -frames:v 20 -f null -");
+            let line = format!("-v warning -rtsp_transport {transport} -i URL -an -frames:v 20 -f null -");
             let output = ffmpeg(&line, &url).await;
             // What any RTSP source gets (see the recorders' tests), and a word on the range that JPEG pictures have.
             let usual = |line: &&str| {
