@@ -18,8 +18,10 @@ pub(super) const MAX_CLIENTS: usize = 3;
 const VISITS: Duration = Duration::from_secs(30);
 /// How often the porch pushes a picture.
 const PUSHES: Duration = Duration::from_secs(10);
-/// User name and password of every simulated camera that asks for them, and the token of the one that pushes.
+/// User name and password of every simulated camera that asks for them.
 pub(super) const LOGIN: &str = "demo";
+/// What the porch shows when it pushes.
+pub(super) const TOKEN: &str = "demo-token";
 
 /// All of them, until they are dropped.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Devices {
         let to = Url::parse(&format!("http://{http}/v1/cameras/porch/push"));
         let to = to.map_err(|error| SimulateError::System(std::io::Error::other(error)))?;
         let (scene, fps) = self.porch.clone();
-        let options = push::Options { token: Some(LOGIN.into()), every: PUSHES, fps, ..push::Options::new(to) };
+        let options = push::Options { token: Some(TOKEN.into()), every: PUSHES, fps, ..push::Options::new(to) };
         let porch = push::Pusher::start(options, scene);
         *self.callers.lock().unwrap_or_else(PoisonError::into_inner) = Some((door, porch));
         Ok(())

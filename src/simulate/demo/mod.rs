@@ -6,7 +6,8 @@ mod devices;
 use super::{SimulateError, rtsp};
 use crate::access::password;
 use crate::config::Secret;
-use devices::{Devices, LOGIN, MAX_CLIENTS};
+use crate::ingest::{mini_doorbell, push};
+use devices::{Devices, LOGIN, MAX_CLIENTS, TOKEN};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -87,7 +88,8 @@ impl Demo {
         let (rtsp, http) = (free_tcp(listen, 8554)?, free_tcp(listen, 8484)?);
         let udp = free_udp_pair(listen, 8000)?;
         let webrtc = free_both(listen, 8555)?;
-        let bells = free_tcp(listen, crate::ingest::mini_doorbell::PORT)?;
+        let bells = free_tcp(listen, mini_doorbell::PORT)?;
+        let ftp = free_tcp(listen, push::ftp::PORT)?;
         let dir = tempfile::Builder::new().prefix("fanlight-demo-").tempdir()?;
         let config = dir.path().join("fanlight.yaml");
         let admin = (reach == Reach::Lan).then(Admin::new);
@@ -102,7 +104,7 @@ http: {{ listen: \"{http}\" }}
 rtsp: {{ listen: \"{rtsp}\", udp_ports: {udp}-{} }}
 webrtc: {{ listen: \"{webrtc}\" }}
 mini_doorbell: {{ listen: \"{bells}\" }}
-ftp: {{ listen: [] }}              # pictures come by HTTP here
+ftp: {{ listen: \"{ftp}\", passive_ports: 0 }}
 {who}cameras:
   hall:                       # short form: just the address
     source: {hall}
@@ -128,7 +130,7 @@ ftp: {{ listen: [] }}              # pictures come by HTTP here
         password: {LOGIN}
   porch:                      # whatever sends its pictures here, with a token
     source:
-      push: {{ token: {LOGIN} }}
+      push: {{ token: {TOKEN} }}
 ",
             udp + 1,
             hall = devices.hall.url(),
