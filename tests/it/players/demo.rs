@@ -3,6 +3,7 @@
 use super::tool::{ffmpeg, ffprobe, gst_launch, words};
 use crate::support::{PATIENCE, until};
 use fanlight::app::{self, App};
+use fanlight::bus::EventKind;
 use fanlight::config::{self, Listen, UdpPorts};
 use fanlight::simulate::demo::{Demo, Reach};
 use futures::StreamExt as _;
@@ -17,7 +18,7 @@ const STREAMS: [(&str, &str, bool); 3] =
 
 struct Running {
     app: App,
-    _demo: Demo,
+    demo: Demo,
 }
 
 impl Running {
@@ -28,14 +29,17 @@ impl Running {
         let free = Listen::parse("127.0.0.1:0").unwrap();
         config.http.listen = vec![free.clone()];
         config.rtsp.listen = vec![free.clone()];
-        config.webrtc.listen = vec![free];
+        config.webrtc.listen = vec![free.clone()];
+        config.mini_doorbell.listen = vec![free.clone()];
+        config.ftp.listen = vec![free];
         config.rtsp.udp_ports = UdpPorts::Any;
-        let app = App::start(config, app::Options::default()).await.unwrap();
+        let program = Some(env!("CARGO_BIN_EXE_fanlight").into());
+        let app = App::start(config, app::Options { program, ..app::Options::default() }).await.unwrap();
         for (name, ..) in STREAMS {
             until("every stream is ready", || app.bus().stream(name).is_some_and(|(_, stream)| stream.can_start()))
                 .await;
         }
-        Self { app, _demo: demo }
+        Self { app, demo }
     }
 
     fn url(&self, stream: &str) -> String {
@@ -130,4 +134,38 @@ async fn retina_plays() {
         }
     })
     .await;
+}
+
+/// The devices that send JPEG, with the form in which they are asked for.
+const PICTURES: [&str; 5] = ["door", "corner", "yard", "porch", "yard?video=copy"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_device_of_each_family_plays_and_somebody_rings() {
+    let running = Running::start().await;
+    let addresses = running.app.addresses();
+    running.demo.call(Some((addresses.http[0], addresses.mini_doorbell[0]))).unwrap();
+    let events = &running.app.bus().events;
+    let visits = || {
+        let (events, _) = events.since(None);
+        events.into_iter().filter(|event| event.kind == EventKind::Visitor).count()
+    };
+    until("somebody is at the door", || visits() > 0).await;
+    for name in ["corner", "yard", "porch"] {
+        let device = running.app.bus().device(name).unwrap();
+        until("every device has sent pictures", || device.main().totals().frames > 0).await;
+    }
+    join_all(PICTURES.iter().map(async |stream| {
+        let url = running.url(stream);
+        let output = ffmpeg("-v error -rtsp_transport tcp -i URL -an -frames:v 3 -f null -", &url).await;
+        assert_eq!(output.log, "", "{url}");
+        let depay = if stream.ends_with("copy") { "rtpjpegdepay ! jpegdec" } else { "rtph264depay ! avdec_h264" };
+        let line = format!(
+            "rtspsrc name=camera location={url} protocols=tcp \
+             camera. ! application/x-rtp,media=video ! {depay} ! fakesink name=pictures silent=false"
+        );
+        gst_launch(&words(&line), &[("pictures", 3)]).await;
+    }))
+    .await;
+    // A player asked for the door's picture for as long as that took, and there was one visitor or, after 30 s, two.
+    assert!((1..=4).contains(&visits()), "{} visitors", visits());
 }
