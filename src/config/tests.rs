@@ -500,7 +500,7 @@ fn the_example_is_a_configuration_that_works() {
     assert_eq!((bare.cameras.len(), bare.users.len()), (1, 0));
     // And with everything in it that waits to be uncommented.
     let whole = read(&text.lines().map(|line| uncomment(line) + "\n").collect::<String>());
-    assert_eq!((whole.cameras.len(), whole.users.len()), (3, 2));
+    assert_eq!((whole.cameras.len(), whole.users.len()), (8, 2));
     assert_eq!(whole.http.hosts, ["cameras.home.arpa"]);
     let Source::Rtsp(door) = &whole.cameras[2].source else { panic!("an RTSP camera") };
     assert_eq!((door.transport, door.sub.is_some()), (Transport::Auto, true));
