@@ -20,7 +20,7 @@ pub(crate) use limit::Limiter;
 pub use session::{Renewed, SESSION};
 pub use tls::{CertificateError, Tls};
 
-pub(crate) use tls::blind_tls;
+pub(crate) use tls::{blind_tls, tls_client};
 
 pub use crate::config::{Auth, Role, User};
 

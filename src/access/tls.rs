@@ -1,9 +1,9 @@
 //! TLS for HTTPS and RTSPS: one certificate for both, given or self-made, exchanged while we run.
 
-mod blind;
+mod client;
 mod self_made;
 
-pub(crate) use blind::blind_tls;
+pub(crate) use client::{blind_tls, tls_client};
 
 use crate::config::CertificateFiles;
 use arc_swap::{ArcSwap, ArcSwapOption};
