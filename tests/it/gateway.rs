@@ -52,7 +52,9 @@ impl Gateway {
         let mut file = NamedTempFile::new().unwrap();
         write!(file, "{OPEN}{cameras}").unwrap();
         let config = config::load(file.path()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        Self { file, app: App::start(config, options).await.unwrap() }
+        // Encoders are our program's children, not the tests'.
+        let program = options.program.clone().or_else(|| Some(env!("CARGO_BIN_EXE_fanlight").into()));
+        Self { file, app: App::start(config, Options { program, ..options }).await.unwrap() }
     }
 
     /// Reads other lines below `cameras:`, as SIGHUP does.
