@@ -250,7 +250,7 @@ impl Run {
                         assert!(self.raw || number(&sample.payload).is_some_and(sent), "torn");
                     }
                 }
-                Output::Lost(_) | Output::Answer(..) => {}
+                Output::Lost(_) | Output::Away | Output::Answer(..) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -251,9 +251,24 @@ fn cameras(fields: &mut Fields<'_, '_>) -> Vec<Camera> {
             context.mistake(key.place, "`source` is missing");
             continue;
         }
-        cameras.extend(Fields::of(context, node).and_then(|fields| camera(name, key.place, fields)));
+        let camera = Fields::of(context, node).and_then(|fields| camera(name, key.place, fields));
+        if let Some(words) = camera.as_ref().and_then(|camera| taken_bell(&cameras, camera)) {
+            context.mistake(key.place, words);
+        }
+        cameras.extend(camera);
     }
     cameras
+}
+
+/// What is wrong with a bell that another camera has already: each ring would be two visitors.
+fn taken_bell(cameras: &[Camera], camera: &Camera) -> Option<String> {
+    let Source::MiniDoorbell(bell) = &camera.source else { return None };
+    let same = |other: &&Camera| matches!(&other.source, Source::MiniDoorbell(other) if other.id == bell.id);
+    let other = &cameras.iter().find(same)?.name;
+    Some(match bell.id {
+        Some(id) => format!("the bell {id} is `{other}` already"),
+        None => format!("`{other}` takes all bells without a name already; give one of the two its `id`"),
+    })
 }
 
 fn camera(name: String, place: Place, mut fields: Fields<'_, '_>) -> Option<Camera> {

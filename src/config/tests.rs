@@ -302,6 +302,14 @@ fn each_mistake_has_its_words() {
         ("users: [{ name: a, password_hash: clear }]", "1:35: `password_hash` is no argon2id hash (`$argon2id$…`); `fanlight password` makes one"),
         ("users: [{ name: a, role: root, stream_key: abcdefghijkl }]", "1:26: expected one of admin, viewer, found \"root\""),
         ("users:\n- {name: a, stream_key: abcdefghijkl}\n- {name: a, stream_key: abcdefghijkl}", "3:10: there is already a user \"a\""),
+        (
+            "cameras: { a: { source: 'mini-doorbell://' }, b: { source: { mini_doorbell: } } }",
+            "1:47: `a` takes all bells without a name already; give one of the two its `id`",
+        ),
+        (
+            "cameras: { a: { source: 'mini-doorbell://00ff0200000000aa' }, b: { source: 'mini-doorbell://00FF0200000000AA' } }",
+            "1:63: the bell 00ff0200000000aa is `a` already",
+        ),
         ("cameras: [a]", "1:10: expected a mapping (`key: value`), found a list"),
         ("cameras:\n  a:\n", "2:3: `source` is missing"),
         ("cameras:\n  a: { source: }\n", "2:8: `source` is missing"),

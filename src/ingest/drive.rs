@@ -124,6 +124,7 @@ impl<S: Session> Talk<S> {
                 Output::Tracks(infos) => self.publisher.tracks(&infos),
                 Output::Media(track, sample) => self.publisher.publish(track, sample),
                 Output::Lost(pictures) => self.publisher.lost(pictures),
+                Output::Away => drop(io.playing.send_replace(false)),
                 Output::Event(kind, picture) => self.publisher.tell(kind, picture),
                 Output::Commands(list) => {
                     let sender = (!list.is_empty()).then(|| self.sender.clone());

@@ -52,7 +52,8 @@ pub struct DeviceIo {
     pub cancel: CancellationToken,
     /// How far pictures are to be turned, for families whose pictures can be.
     pub rotation: Rotation,
-    /// Set it to true once media flows: from then on the device counts as online.
+    /// Set it to true once media flows: from then on the device counts as online. False again says that nothing comes any
+    /// more although the session goes on.
     pub playing: watch::Sender<bool>,
 }
 

@@ -71,6 +71,8 @@ pub enum Output {
     Media(usize, Sample),
     /// So many pictures never arrived whole.
     Lost(u64),
+    /// Nothing has come for too long; the session goes on and looks for the device. The next [`Output::Media`] ends it.
+    Away,
     /// Something happened at the device; with a picture of it, if there is one.
     Event(EventKind, Option<Bytes>),
     /// What the device can be asked to do from now on.

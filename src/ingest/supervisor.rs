@@ -164,19 +164,22 @@ impl<A: Adapter> Supervisor<A> {
         // A fault in one family's code must not take the other devices with it.
         let mut run = pin!(AssertUnwindSafe(self.adapter.run(io)).catch_unwind());
         let mut unwanted = pin!(self.unwanted());
-        let mut started = pin!(async move { played.wait_for(|playing| *playing).await.is_ok() });
         let mut overdue = pin!(async {
             stop.cancelled().await;
             tokio::time::sleep(GOODBYE).await;
         });
-        let (mut since, mut waiting) = (None, true);
+        let (mut since, mut tells) = (None, true);
         let result = loop {
             tokio::select! {
                 result = &mut run => break result,
-                began = &mut started, if waiting => {
-                    waiting = false;
-                    if began {
-                        since = Some(self.online(told_online));
+                changed = played.changed(), if tells => {
+                    // An adapter that lets go of it says no more.
+                    tells = changed.is_ok();
+                    if *played.borrow_and_update() {
+                        let now = self.online(told_online);
+                        since.get_or_insert(now);
+                    } else if since.is_some() && tells {
+                        self.away(told_online);
                     }
                 }
                 () = &mut unwanted, if !stop.is_cancelled() => {
@@ -209,6 +212,14 @@ impl<A: Adapter> Supervisor<A> {
         tracing::info!(stream = self.stream.path(), "online");
         self.set(State::Online, None, told_online);
         Instant::now()
+    }
+
+    /// Nothing comes any more, though the session goes on: who comes now waits, and people are told.
+    fn away(&self, told_online: &mut Option<bool>) {
+        tracing::warn!(stream = self.stream.path(), "nothing comes any more; the device is looked for");
+        self.stream.interrupt();
+        let text = "pictures have stopped coming; the device is looked for".to_owned();
+        self.set(State::Offline, Some(Reason { code: ReasonCode::Silent, text }), told_online);
     }
 
     /// Waits until nobody has wanted a stream on demand for its linger time.
@@ -273,6 +284,8 @@ mod tests {
         Fail(ReasonCode),
         PlayThenFail(Duration, ReasonCode),
         Play,
+        /// Pictures for a second, none for five, and then again.
+        Pause,
         Panic,
     }
 
@@ -296,6 +309,14 @@ mod tests {
                 }
                 Act::Play => {
                     io.playing.send_replace(true);
+                    io.cancel.cancelled().await;
+                    Ok(())
+                }
+                Act::Pause => {
+                    for (playing, seconds) in [(true, 1), (false, 5), (true, 0)] {
+                        io.playing.send_replace(playing);
+                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    }
                     io.cancel.cancelled().await;
                     Ok(())
                 }
@@ -381,6 +402,17 @@ mod tests {
         assert_eq!(stage.gaps(), [1, 2, 61, 2]);
         let (on, off) = (EventKind::Online, EventKind::Offline);
         assert_eq!(stage.events(), [off.clone(), on.clone(), off, on]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_falls_silent_within_a_session_is_away_meanwhile() {
+        let stage = play([Act::Pause], None, true);
+        stage.reaches(State::Online).await;
+        stage.reaches(State::Offline).await;
+        assert_eq!(stage.device.status().reason.unwrap().code, ReasonCode::Silent);
+        stage.reaches(State::Online).await;
+        assert_eq!(stage.events(), [EventKind::Online, EventKind::Offline, EventKind::Online]);
+        assert_eq!(stage.gaps(), [0; 0], "one session");
     }
 
     #[tokio::test(start_paused = true)]

@@ -293,7 +293,8 @@ function describe() {
   }
   const { webrtc, rtsp, mjpeg: pictures } = camera.viewers;
   rows.push(["Watching", `${webrtc} in browsers, ${rtsp} by RTSP, ${pictures} by MJPEG`]);
-  rows.push(["Connections", `${camera.upstream_connections} of ${camera.upstream_limit} to the camera`]);
+  if (camera.family === "mini_doorbell" || camera.family === "push") rows.push(["Connections", "it calls us"]);
+  else rows.push(["Connections", `${camera.upstream_connections} of ${camera.upstream_limit} to the camera`]);
   rows.push(["Since", new Date(camera.since).toLocaleString()]);
   const list = byId("about");
   rows.forEach(([term, value], index) => {

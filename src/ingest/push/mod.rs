@@ -119,7 +119,13 @@ impl Camera<'_> {
             },
             None => {
                 if let (Some(name), Some(_)) = (plain, &shown) {
-                    taken.event = self.hear(name, true, shown, Map::new());
+                    // What lasts goes on while pictures come; of what does not, each picture is one.
+                    let lasts = alarm::event(name, true).is_some_and(|kind| kind.on().is_some());
+                    taken.event = if lasts {
+                        self.hear(name, true, shown, Map::new())
+                    } else {
+                        self.tell(name, true, shown, Map::new())
+                    };
                 }
             }
         }

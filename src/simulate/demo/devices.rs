@@ -1,5 +1,7 @@
 //! The devices of the demo: one of each family, on loopback.
 
+use crate::access::password;
+use crate::config::Secret;
 use crate::ingest::mini_doorbell::BellId;
 use crate::simulate::http::Scheme;
 use crate::simulate::iwfcam::{Scene, Shown, Sound};
@@ -20,8 +22,6 @@ const VISITS: Duration = Duration::from_secs(30);
 const PUSHES: Duration = Duration::from_secs(10);
 /// User name and password of every simulated camera that asks for them.
 pub(super) const LOGIN: &str = "demo";
-/// What the porch shows when it pushes.
-pub(super) const TOKEN: &str = "demo-token";
 
 /// All of them, until they are dropped.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct Devices {
     pub(super) street: rtsp::Camera,
     pub(super) corner: iwfcam::Camera,
     pub(super) yard: http::Camera,
+    /// What the porch shows when it pushes.
+    pub(super) token: Secret,
     /// What the ones that call the gateway show.
     door: Vec<Bytes>,
     porch: (Scene, u32),
@@ -63,6 +65,7 @@ impl Devices {
             street: rtsp::Camera::start(options)?,
             corner: corner(&runtime, street)?,
             yard: yard(&runtime, &visitors)?,
+            token: password::random_key(),
             door,
             porch: (visitors.scene, visitors.fps),
             callers: Mutex::default(),
@@ -84,7 +87,8 @@ impl Devices {
         let to = Url::parse(&format!("http://{http}/v1/cameras/porch/push"));
         let to = to.map_err(|error| SimulateError::System(std::io::Error::other(error)))?;
         let (scene, fps) = self.porch.clone();
-        let options = push::Options { token: Some(TOKEN.into()), every: PUSHES, fps, ..push::Options::new(to) };
+        let options =
+            push::Options { token: Some(self.token.reveal().to_owned()), every: PUSHES, fps, ..push::Options::new(to) };
         let porch = push::Pusher::start(options, scene);
         *self.callers.lock().unwrap_or_else(PoisonError::into_inner) = Some((door, porch));
         Ok(())

@@ -7,7 +7,7 @@ use super::{SimulateError, rtsp};
 use crate::access::password;
 use crate::config::Secret;
 use crate::ingest::{mini_doorbell, push};
-use devices::{Devices, LOGIN, MAX_CLIENTS, TOKEN};
+use devices::{Devices, LOGIN, MAX_CLIENTS};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -130,7 +130,7 @@ ftp: {{ listen: \"{ftp}\", passive_ports: 0 }}
         password: {LOGIN}
   porch:                      # whatever sends its pictures here, with a token
     source:
-      push: {{ token: {TOKEN} }}
+      push: {{ token: {token} }}
 ",
             udp + 1,
             hall = devices.hall.url(),
@@ -140,6 +140,7 @@ ftp: {{ listen: \"{ftp}\", passive_ports: 0 }}
             corner = devices.corner.discovery().ip(),
             corner_port = devices.corner.discovery().port(),
             yard = devices.yard.url("/video"),
+            token = devices.token.reveal(),
         );
         std::fs::write(&config, text)?;
         let seen = |address: SocketAddr| SocketAddr::new(reach.host(), address.port());

@@ -253,8 +253,8 @@ fn bind(address: Ipv4Addr, port: u16) -> Result<UdpSocket, SimulateError> {
     let listen = SocketAddr::from((address, port));
     let bound = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        // Several cameras hear the same broadcasts.
-        socket.set_reuse_address(address.is_broadcast() || address.octets()[3] == 255)?;
+        // Several cameras hear the same broadcasts, and a gateway on this machine may listen for answers on that port.
+        socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&listen.into())?;
         UdpSocket::from_std(socket.into())

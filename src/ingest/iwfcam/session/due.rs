@@ -106,6 +106,7 @@ impl Iwfcam {
         self.receiver.advance(now, &mut self.out).or_else(|NotJpeg| self.not_jpeg(now))?;
         let State::Live { keepalive, answered, heard, resend } = &mut self.state else { return Ok(true) };
         if now >= *heard + SILENT {
+            self.out.push_back(Output::Away);
             if self.config.uid.is_some() && self.searches < MOST_SEARCHES {
                 tracing::debug!("no pictures for {} s, so it is searched for", SILENT.as_secs());
                 self.search();

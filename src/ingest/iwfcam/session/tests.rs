@@ -332,13 +332,15 @@ fn a_camera_that_was_off_is_back_by_itself() {
     for (off, reboot) in [(4_000, false), (4_000, true), (9_000, true), (13_000, true), (18_000, true)] {
         world.on = false;
         world.run(off);
+        // Who comes then must not be shown the last pictures as if they were live.
+        assert_eq!(world.away.is_some(), off > 7_000, "off for {off} ms");
         world.on = true;
         if reboot {
             world.device.reboot(world.now);
         }
         let took = world.until(World::playing);
         assert!(took <= ms(8_000), "off for {off} ms: {took:?}");
-        assert!(world.ended.is_none());
+        assert!(world.ended.is_none() && world.away.is_none());
         world.run(2_000);
         assert!(world.playing());
     }

@@ -69,6 +69,8 @@ pub(super) struct World {
     pub(super) tracks: Vec<TrackInfo>,
     pub(super) samples: Vec<(Instant, usize, Sample)>,
     pub(super) lost: u64,
+    /// Since when the session says that nothing comes any more.
+    pub(super) away: Option<Instant>,
     pub(super) sent: Vec<(Instant, Bytes)>,
     pub(super) happened: Vec<Happened>,
     /// Pieces of pictures that came to the gateway, by the picture's number.
@@ -115,6 +117,7 @@ impl World {
             tracks: Vec::new(),
             samples: Vec::new(),
             lost: 0,
+            away: None,
             sent: Vec::new(),
             happened: Vec::new(),
             pieces: BTreeMap::new(),
@@ -173,8 +176,10 @@ impl World {
                 Output::Media(track, sample) => {
                     assert!(track < self.tracks.len(), "media before its track");
                     self.samples.push((self.now, track, sample));
+                    self.away = None;
                 }
                 Output::Lost(count) => self.lost += count,
+                Output::Away => self.away = Some(self.now),
                 Output::Answer(_, answer) => assert!(answer.is_err()),
                 other => panic!("{other:?}"),
             }
