@@ -31,6 +31,8 @@ use turbojpeg::{
 
 /// The largest picture that is decoded: 8K, with room.
 const MOST_PIXELS: usize = 40 << 20;
+/// No side is longer, in pixels: libx264 codes none that is (measured: 16x16384 it does, 16x16400 not).
+const LONGEST_SIDE: u16 = 16_384;
 /// A picture without EOI is copied to look whether the rest is there; none of a camera is larger.
 const MOST_BYTES: usize = 32 << 20;
 const EOI: [u8; 2] = [0xff, 0xd9];
@@ -121,7 +123,7 @@ pub enum Rejected {
     /// Its markers are wrong.
     #[error(transparent)]
     Markers(#[from] JpegError),
-    /// It is larger than anything we decode.
+    /// It is larger than anything we decode, or longer than anything an encoder takes.
     #[error("{width}x{height} pixels are too many")]
     TooLarge {
         /// In pixels.
@@ -223,7 +225,7 @@ pub fn check(bytes: Bytes, rotation: Rotation) -> Result<Checked, Rejected> {
 /// Checks a picture whose markers are right.
 fn judge(bytes: &Bytes, picture: &Picture<'_>, rotation: Rotation) -> Result<Checked, Rejected> {
     let (width, height, end) = (picture.width, picture.height, picture.end);
-    if usize::from(width) * usize::from(height) > MOST_PIXELS {
+    if usize::from(width) * usize::from(height) > MOST_PIXELS || width.max(height) > LONGEST_SIDE {
         return Err(Rejected::TooLarge { width, height });
     }
     let whole = bytes.slice(..end.min(bytes.len()));

@@ -54,6 +54,19 @@ fn origin(url: &Url) -> Origin {
     (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
 }
 
+/// Whether what answers at `url` is what the configuration means by `own`: scheme, host and port are the same (another
+/// port may be anybody's), or it is the same host's HTTPS instead of its HTTP, each at its usual port.
+fn same_camera(own: &Url, url: &Url) -> bool {
+    let usual = |url: &Url, scheme| url.scheme() == scheme && url.port().is_none();
+    origin(url) == origin(own) || (url.host() == own.host() && usual(own, "http") && usual(url, "https"))
+}
+
+/// An address in a message: no path and no query, which may hold secrets.
+fn place(url: &Url) -> String {
+    let (scheme, host, port) = origin(url);
+    super::shortened(&format!("{scheme}://{}:{}", host.unwrap_or_default(), port.unwrap_or_default()))
+}
+
 impl Client {
     pub(super) fn new(config: &Config, patience: Patience, upstream: Upstream) -> Result<Self, AdapterError> {
         let url = config.url.clone();
@@ -111,14 +124,17 @@ impl Client {
                     self.finish(response).await;
                 }
                 StatusCode::OK | StatusCode::NOT_MODIFIED => return Ok(response),
+                status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if !self.may_know_us(&url) => {
+                    return Err(Cause::LoginElsewhere(place(&url), status.as_u16()));
+                }
                 status => return Err(Cause::Status(status.as_u16())),
             }
         }
     }
 
-    /// Whether the login may be shown there: to the camera's own host, and not without TLS where TLS was asked for.
+    /// Whether the login may be shown there.
     fn may_know_us(&self, url: &Url) -> bool {
-        url.host() == self.url.host() && (url.scheme() == "https" || self.url.scheme() == "http")
+        same_camera(&self.url, url)
     }
 
     /// One request and the head of its answer.
@@ -289,4 +305,35 @@ pub(super) fn conditions(headers: &HeaderMap) -> HeaderMap {
     let pairs: [(HeaderName, HeaderName); 2] =
         [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)];
     pairs.into_iter().filter_map(|(told, asked)| Some((asked, headers.get(told)?.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_is_for_one_origin() {
+        let knows = |own: &str, url: &str| same_camera(&Url::parse(own).unwrap(), &Url::parse(url).unwrap());
+        for (own, url) in [
+            ("http://cam/a", "http://cam:80/b"),
+            ("http://cam:8080/a", "http://cam:8080/b"),
+            ("https://cam/a", "https://cam:443/b"),
+            ("http://cam/a", "https://cam/b"),
+        ] {
+            assert!(knows(own, url), "{own} {url}");
+        }
+        for (own, url) in [
+            ("http://cam/", "http://cam:8080/"),
+            ("http://cam:8080/", "http://cam/"),
+            ("http://cam/", "http://other/"),
+            ("http://cam/", "https://cam:8443/"),
+            ("http://cam:8080/", "https://cam/"),
+            ("http://cam/", "https://other/"),
+            ("https://cam/", "http://cam/"),
+            ("https://cam:8443/", "https://cam/"),
+            ("https://cam/", "http://cam:443/"),
+        ] {
+            assert!(!knows(own, url), "{own} {url}");
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub(super) enum Cause {
     NotHttp,
     /// An answer with this status.
     Status(u16),
+    /// It leads to that place, which has this status for strangers; the login was not shown there.
+    LoginElsewhere(String, u16),
     /// It leads from one address to the next, or to one that cannot be used.
     Redirects,
     /// It wants a login in a way that is not known here.
@@ -69,6 +71,11 @@ pub(super) fn explain(camera: &Camera, cause: Cause) -> AdapterError {
         Cause::NotHttp => (Misconfigured, format!("what answers at {address} does not speak HTTP")),
         Cause::Status(401 | 403) if *login => (Denied, format!("{the} refuses the user name or password")),
         Cause::Status(401 | 403) => (Denied, format!("{the} asks for a user name and password")),
+        Cause::LoginElsewhere(place, status) => {
+            let wants = if status == 401 { "asks for a login" } else { "refuses us" };
+            let advice = "a login is shown only at the address that is configured";
+            (Misconfigured, format!("{the} leads to {place}, which {wants}; {advice}, so give that one if it is right"))
+        }
         Cause::Status(404 | 410) => (Misconfigured, format!("{the} has nothing at {path}")),
         Cause::Status(status @ (429 | 503)) => {
             (Busy, format!("{the} answers with status {status}: it serves all clients it can"))

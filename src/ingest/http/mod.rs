@@ -9,8 +9,8 @@
 //! Both are a [`Still`]: whatever the camera's pace, its stream can be opened at any time and has a unit at least each
 //! second while somebody watches. A picture's time is that of its arrival.
 //!
-//! Login: Basic and Digest as the camera asks for; never shown to another host that the camera leads to, nor without TLS
-//! where the configuration says `https`. Certificates: [`Config::fingerprint`].
+//! Login: Basic and Digest as the camera asks for; never shown at another host or port that the camera leads to, nor
+//! without TLS where the configuration says `https`. Certificates: [`Config::fingerprint`].
 
 mod client;
 mod config;
@@ -39,6 +39,8 @@ use tokio::time::Instant;
 const LARGEST: usize = 16 << 20;
 /// So many pictures in a row that do not decode end a session.
 const MOST_BROKEN: u32 = 30;
+/// And so many if none has decoded before: until the session ends, the reason of the one before is what people read.
+const MOST_BROKEN_AT_FIRST: u32 = 5;
 /// A camera may be silent for so many times as long as one that speaks RTSP: some send a picture every few seconds.
 const SLOW: u32 = 3;
 
@@ -146,13 +148,15 @@ impl Http {
                 if kind.to_ascii_lowercase().starts_with("text/") {
                     return Err(Cause::Type(shortened(&kind)));
                 }
-                if picture != newest {
-                    shown.show(picture.clone())?;
+                // What is of no use is asked for again, and counts again if it comes again.
+                if picture != newest && shown.show(picture.clone())? {
                     (known, newest) = (conditions, picture);
                 }
             }
             // A camera that needs longer than that for a picture is left a moment for others.
-            let next = (begun + self.config.every).max(Instant::now() + self.config.every / 10);
+            // One that has sent nothing of use yet is not waited for: it is to be known soon what is wrong.
+            let every = if shown.any { self.config.every } else { self.config.every.min(config::EVERY) };
+            let next = (begun + every).max(Instant::now() + every / 10);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 never = shown.still.repeat() => match never {},
@@ -178,24 +182,28 @@ struct Shown<'a> {
     still: Still,
     /// So many did not decode since one did.
     broken: u32,
+    /// One did.
+    any: bool,
 }
 
 impl<'a> Shown<'a> {
     fn new(io: &'a DeviceIo) -> Self {
-        Self { io, still: Still::blank(io), broken: 0 }
+        Self { io, still: Still::blank(io), broken: 0, any: false }
     }
 
-    fn show(&mut self, picture: Bytes) -> Result<(), Cause> {
+    /// Whether it could be shown.
+    fn show(&mut self, picture: Bytes) -> Result<bool, Cause> {
         match self.still.show(picture) {
             Ok(_) => {
-                self.broken = 0;
+                (self.broken, self.any) = (0, true);
                 self.io.playing.send_if_modified(|playing| !std::mem::replace(playing, true));
-                Ok(())
+                Ok(true)
             }
             Err(error) => {
                 tracing::debug!(%error, "a picture of the camera cannot be used");
                 self.broken += 1;
-                if self.broken < MOST_BROKEN { Ok(()) } else { Err(Cause::Broken(error.to_string())) }
+                let most = if self.any { MOST_BROKEN } else { MOST_BROKEN_AT_FIRST };
+                if self.broken < most { Ok(false) } else { Err(Cause::Broken(error.to_string())) }
             }
         }
     }

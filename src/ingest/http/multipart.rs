@@ -24,6 +24,11 @@ const LONGEST_LINE: usize = 4 << 10;
 const MOST_SKIPPED: usize = 1 << 20;
 /// Header lines of one part.
 const MOST_HEAD: usize = 16 << 10;
+/// White space behind a picture.
+const MOST_BLANK: usize = 64;
+/// Looking whether a part is whole costs no more than reading it so many times, however many of its pieces look like the
+/// last. By chance one in 65,536 does.
+const MOST_JUDGED: usize = 8;
 const SOI: [u8; 2] = [0xff, 0xd8];
 const EOI: [u8; 2] = [0xff, 0xd9];
 
@@ -54,6 +59,8 @@ pub struct Multipart {
     honest: bool,
     /// How much of the buffer was looked through.
     scanned: usize,
+    /// How many bytes of this part were looked at for [`Multipart::early`], each as often as that was done.
+    judged: usize,
     limit: usize,
 }
 
@@ -83,6 +90,7 @@ impl Multipart {
             seen: false,
             honest: true,
             scanned: 0,
+            judged: 0,
             limit,
         }
     }
@@ -185,7 +193,7 @@ impl Multipart {
         // Right at the picture, without an empty line before it.
         if self.buffer.starts_with(&SOI) {
             self.state = State::Open { picture };
-            self.scanned = 0;
+            (self.scanned, self.judged) = (0, 0);
             return Ok(Step::On);
         }
         let Some((line, line_length)) = self.line() else {
@@ -200,7 +208,7 @@ impl Multipart {
                 Some(length) if length > self.limit => return Err(MultipartError::TooLarge(self.limit)),
                 Some(length) => State::Sized { length, picture },
                 None => {
-                    self.scanned = 0;
+                    (self.scanned, self.judged) = (0, 0);
                     State::Open { picture }
                 }
             }
@@ -262,9 +270,14 @@ impl Multipart {
     /// The part, if a whole picture is all that has come: a camera that waits for its next picture before it sends the
     /// boundary would make us late by one.
     fn early(&mut self, picture: bool) -> Option<Step> {
-        let end = self.buffer.trim_ascii_end().len();
+        let tail = self.buffer.get(self.buffer.len().saturating_sub(MOST_BLANK)..)?;
+        let end = self.buffer.len() - tail.len() + tail.trim_ascii_end().len();
         let body = self.buffer.get(..end)?;
-        if !body.ends_with(&EOI) || jpeg::parse(body).ok()?.end != end {
+        if !body.ends_with(&EOI) || self.judged > MOST_JUDGED * end {
+            return None;
+        }
+        self.judged += end;
+        if jpeg::parse(body).ok()?.end != end {
             return None;
         }
         self.state = SEEK;
@@ -402,6 +415,25 @@ mod tests {
         let (read_, mut multipart) = read(kind, &bytes, 9);
         assert!(read_.is_empty() && multipart.finish().is_some_and(|part| part.starts_with(&pictures()[0])));
         assert!(multipart.is_done() && multipart.finish().is_none());
+    }
+
+    #[test]
+    fn pieces_that_look_like_the_last_cost_no_more_than_reading() {
+        let mut multipart = Multipart::new("multipart/x-mixed-replace;boundary=x", 1 << 20);
+        multipart.push(b"--x\r\n\r\n");
+        // The picture ends within a piece, and what follows never ends.
+        multipart.push(&[&picture(64, 48, 10)[..], b"\0\0"].concat());
+        for _ in 0..10_000 {
+            multipart.push(b"\0\0\xff\xd9");
+            assert_eq!(multipart.next_picture(), Ok(None));
+        }
+        let length = multipart.buffer.len();
+        assert!(multipart.judged <= (MOST_JUDGED + 1) * length, "{} for {length}", multipart.judged);
+        // The next part is ready with its last byte again.
+        multipart.push(b"\r\n--x\r\n\r\n");
+        assert!(multipart.next_picture().unwrap().is_some());
+        multipart.push(&picture(64, 48, 10));
+        assert_eq!(multipart.next_picture(), Ok(Some(picture(64, 48, 10))));
     }
 
     #[test]

@@ -167,24 +167,27 @@ async fn redirects_are_followed_but_the_login_stays_at_home() {
     session.numbers(2).await;
     session.stop().await;
 
-    // Another host: it asks for a login and does not get ours.
-    let away = camera(Options { listen: "127.0.0.2:0".parse().unwrap(), ..asks(Scheme::Basic, 0) }).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let target = away.url("/video");
-    tokio::spawn(async move {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut request = [0; 2048];
-            let _ = socket.read(&mut request).await;
-            let answer = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
-            let _ = socket.write_all(answer.as_bytes()).await;
-        }
-    });
-    let error = run(with_login(&format!("http://{address}/"), "pass word")).error().await;
-    assert_eq!(error.code, ReasonCode::Denied, "{error}");
-    let counters = away.counters();
-    assert_eq!((counters.requests, counters.logins), (1, 0), "{counters:?}");
+    // Another host, and another port of this one: it asks for a login and does not get ours.
+    for listen in ["127.0.0.2:0", "127.0.0.1:0"] {
+        let away = camera(Options { listen: listen.parse().unwrap(), ..asks(Scheme::Basic, 0) }).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = away.url("/video");
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = [0; 2048];
+                let _ = socket.read(&mut request).await;
+                let answer = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        let error = run(with_login(&format!("http://{address}/"), "pass word")).error().await;
+        assert_eq!(error.code, ReasonCode::Misconfigured, "{error}");
+        assert!(error.text.contains(&format!("leads to http://{}, which asks for a login", away.address())), "{error}");
+        let counters = away.counters();
+        assert_eq!((counters.requests, counters.logins), (1, 0), "{counters:?}");
+    }
 
     // A circle.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -291,5 +294,13 @@ async fn torn_pictures_are_counted_and_never_shown() {
     let session = run(config(&camera.url("/video")));
     let stream = Arc::clone(&session.io.stream);
     assert_eq!(session.error().await.code, ReasonCode::Unsupported);
-    assert!(stream.newest_key().is_none() && stream.totals().lost == u64::from(MOST_BROKEN));
+    assert!(stream.newest_key().is_none() && stream.totals().lost == u64::from(MOST_BROKEN_AT_FIRST));
+
+    // The same bytes each time, and no wish for another before tomorrow.
+    let faults = Faults { truncate_every: Some(1), ..Faults::default() };
+    let camera = self::camera(Options { faults, fps: 0.001, ..Options::default() }).await;
+    let every = Duration::from_secs(86_400);
+    let error = run(Config { every, ..config(&camera.url("/snapshot.jpg")) }).error().await;
+    assert_eq!(error.code, ReasonCode::Unsupported, "{error}");
+    assert_eq!(camera.counters().pictures, u64::from(MOST_BROKEN_AT_FIRST));
 }

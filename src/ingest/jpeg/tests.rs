@@ -1,3 +1,4 @@
+use super::super::testing;
 use super::*;
 use turbojpeg::Colorspace;
 
@@ -230,4 +231,14 @@ fn broken_pictures_are_refused_with_words() {
     huge[frame + 5..frame + 9].fill(0xff);
     let refused = check(huge.into(), Rotation::None);
     assert!(matches!(refused, Err(Rejected::TooLarge { width: 0xffff, height: 0xffff })), "{refused:?}");
+}
+
+#[test]
+fn no_side_is_longer_than_encoders_take() {
+    let longest = usize::from(LONGEST_SIDE);
+    assert!(check(testing::picture(16, longest, 90), Rotation::None).is_ok());
+    for (width, height) in [(16, longest + 16), (longest + 16, 16)] {
+        let refused = check(testing::picture(width, height, 90), Rotation::None);
+        assert!(matches!(refused, Err(Rejected::TooLarge { .. })), "{refused:?}");
+    }
 }

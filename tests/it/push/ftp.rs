@@ -186,8 +186,19 @@ async fn a_line_without_end_ends_the_session_and_one_address_has_four() {
             open.push(socket);
         }
     }
+    // Who has not signed in makes room for who comes.
     let mut fifth = BufReader::new(TcpStream::connect(gateway.ftp()).await.unwrap());
-    assert_eq!(timeout(PATIENCE, answer(&mut fifth)).await.unwrap(), 0);
+    assert_eq!(timeout(PATIENCE, answer(&mut fifth)).await.unwrap(), 220);
+    assert_eq!(timeout(PATIENCE, answer(&mut open.remove(0))).await.unwrap(), 0);
+    open.push(fifth);
+    for socket in &mut open {
+        for (line, code) in [("USER yard", 331), (&format!("PASS {TOKEN}"), 230)] {
+            socket.get_mut().write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+            assert_eq!(timeout(PATIENCE, answer(socket)).await.unwrap(), code, "{line}");
+        }
+    }
+    let mut sixth = BufReader::new(TcpStream::connect(gateway.ftp()).await.unwrap());
+    assert_eq!(timeout(PATIENCE, answer(&mut sixth)).await.unwrap(), 0);
     // Those that are open neither hold up nor outlive the gateway.
     gateway.app.stop().await;
     for socket in &mut open {

@@ -23,6 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use unftp_core::auth::{
@@ -48,6 +49,8 @@ pub(super) struct Visitor {
     pub(super) pushes: Arc<Pushes>,
     pub(super) login: Login,
     pub(super) upload: (Duration, Duration),
+    /// Becomes true once it has signed in.
+    pub(super) known: watch::Sender<bool>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -98,6 +101,7 @@ impl Authenticator for Accounts {
     ) -> std::result::Result<Principal, AuthenticationError> {
         let password = credentials.password.as_deref().unwrap_or_default();
         let right = (self.visitor.login.0)(self.visitor.peer, username, password);
+        self.visitor.known.send_if_modified(|known| right && !std::mem::replace(known, true));
         right.then(|| Principal { username: username.to_owned() }).ok_or(AuthenticationError::BadPassword)
     }
 }
@@ -355,6 +359,7 @@ mod tests {
             pushes: Arc::default(),
             login: Login::new(|_, _, _| false),
             upload: (Duration::ZERO, Duration::ZERO),
+            known: watch::Sender::new(false),
             cancel: CancellationToken::new(),
         };
         let accounts = Accounts::new(visitor);

@@ -7,6 +7,8 @@
 //! * Passive mode only (PASV and EPSV): a server that connects to where a client tells it can be made to knock at other
 //!   doors. The data port is bound on the address that the client has reached us at. Any host that reaches that port before
 //!   the client does can send in its place, as always with FTP.
+//! * Places are for those who sign in: a client that does not in time is closed, and sooner if another one comes and no
+//!   place is left.
 //! * Plain FTP: the token goes over the network as it is, like that of an `http://` push.
 
 mod account;
@@ -16,7 +18,7 @@ use account::{Account, Accounts, Key, Visitor};
 use async_trait::async_trait;
 use libunftp::ServerBuilder;
 use libunftp::options::Binder;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,7 +28,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,6 +72,8 @@ pub struct Options {
     pub connections: usize,
     /// The same from one address.
     pub per_address: usize,
+    /// Who has not signed in for so long is closed, whatever else it says.
+    pub sign_in: Duration,
     /// A session in which nothing happens ends after this, in whole seconds.
     pub idle: Duration,
     /// How long an upload may take as a whole, and between two pieces.
@@ -82,6 +87,7 @@ impl Default for Options {
             passive_address: None,
             connections: 64,
             per_address: 4,
+            sign_in: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             upload: (Duration::from_secs(60), Duration::from_secs(10)),
         }
@@ -97,9 +103,7 @@ pub async fn serve(
     cancel: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let free = Arc::new(Semaphore::new(options.connections));
-    // Counts the sessions of an address by who holds its value.
-    let mut crowd: HashMap<IpAddr, Arc<()>> = HashMap::new();
+    let mut guests = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -115,27 +119,58 @@ pub async fn serve(
             }
         };
         let peer = peer.ip().to_canonical();
-        crowd.retain(|_, sessions| Arc::strong_count(sessions) > 1);
-        let counted = Arc::clone(crowd.entry(peer).or_default());
-        let permit = Arc::clone(&free).try_acquire_owned();
-        let (Ok(permit), true) = (permit, Arc::strong_count(&counted) <= options.per_address + 1) else {
+        if !make_room(&mut guests, peer, &options).await {
             tracing::debug!(%peer, "too many FTP connections; closed");
             continue;
-        };
+        }
+        let known = watch::Sender::new(false);
         let visitor = Visitor {
             peer,
             pushes: Arc::clone(&pushes),
             login: login.clone(),
             upload: options.upload,
+            known: known.clone(),
             cancel: cancel.clone(),
         };
         let options = options.clone();
-        tasks.spawn(async move {
+        let task = tasks.spawn(async move {
             if let Err(error) = session(client, visitor, &options).await {
                 tracing::debug!(%peer, %error, "an FTP connection ended");
             }
-            drop((permit, counted));
         });
+        guests.push_back(Guest { peer, known, task });
+    }
+}
+
+/// One session, as those see it who wait for its place.
+struct Guest {
+    peer: IpAddr,
+    known: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Whether there is a place for one more from that address. If need be, the oldest session that has not signed in is
+/// closed for it: one of the same address where that has too many, so that nobody shuts out others.
+async fn make_room(guests: &mut VecDeque<Guest>, peer: IpAddr, options: &Options) -> bool {
+    guests.retain(|guest| !guest.task.is_finished());
+    let crowded = guests.iter().filter(|guest| guest.peer == peer).count() >= options.per_address;
+    if !crowded && guests.len() < options.connections {
+        return true;
+    }
+    let stranger = |guest: &Guest| !*guest.known.borrow() && (!crowded || guest.peer == peer);
+    let Some(oldest) = guests.iter().position(stranger).and_then(|index| guests.remove(index)) else { return false };
+    tracing::debug!(peer = %oldest.peer, "an FTP client that has not signed in is closed for another one");
+    oldest.task.abort();
+    // What it held is given back now.
+    let _ = oldest.task.await;
+    true
+}
+
+/// Returns when the client should have signed in and has not.
+async fn overdue(known: &watch::Sender<bool>, patience: Duration) {
+    let mut known = known.subscribe();
+    if tokio::time::timeout(patience, known.wait_for(|known| *known)).await.is_ok() {
+        std::future::pending().await
     }
 }
 
@@ -144,7 +179,7 @@ async fn session(client: TcpStream, visitor: Visitor, options: &Options) -> io::
     client.set_nodelay(true)?;
     let here = client.local_addr()?.ip().to_canonical();
     let (outer, inner) = pair().await?;
-    let cancel = visitor.cancel.clone();
+    let (cancel, known) = (visitor.cancel.clone(), visitor.known.clone());
     let passive = options.passive_address.or(match here {
         IpAddr::V4(here) => Some(here),
         // PASV has no way to say it; EPSV says the port only.
@@ -171,6 +206,7 @@ async fn session(client: TcpStream, visitor: Visitor, options: &Options) -> io::
             ended = lines(from_client, to_server) => ended,
             ended = answers(from_server, to_client) => ended,
             () = cancel.cancelled() => Ok(()),
+            () = overdue(&known, options.sign_in) => Err(io::Error::other("nobody has signed in")),
         }
         // Both ends are closed here, and so the session ends.
     };

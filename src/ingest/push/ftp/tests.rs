@@ -80,6 +80,62 @@ async fn who_says_nothing_is_sent_away() {
 }
 
 #[tokio::test]
+async fn who_does_not_sign_in_is_sent_away_whatever_it_says() {
+    let rig = start(Options { sign_in: Duration::from_secs(2), ..options() }).await;
+    let (mut guest, mut talker) = (Client::sign_in(&rig).await, Client::connect(&rig).await);
+    let talk = async {
+        loop {
+            // Never idle, and never in.
+            if talker.to.write_all(b"NOOP\r\nUSER yard\r\nPASS wrong\r\n").await.is_err() {
+                return;
+            }
+            for _ in 0..3 {
+                if talker.answer().await.is_empty() {
+                    return;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), talk).await.expect("it is closed");
+    assert!(guest.ask("NOOP").await.starts_with("200"), "who has signed in stays");
+}
+
+#[tokio::test]
+async fn strangers_keep_no_place_from_others() {
+    for limits in [(2, 9), (9, 2)] {
+        let rig = start(Options { connections: limits.0, per_address: limits.1, ..options() }).await;
+        let mut first = Client::sign_in(&rig).await;
+        let mut older = Client::connect(&rig).await;
+        let mut second = Client::sign_in(&rig).await;
+        assert_eq!(older.answer().await, "", "{limits:?}: it is closed for the second");
+        // Nobody is closed who has signed in.
+        let (from, to) = TcpStream::connect(rig.address).await.unwrap().into_split();
+        let mut third = Client { lines: BufReader::new(from), to };
+        assert_eq!(third.answer().await, "", "{limits:?}");
+        for guest in [&mut first, &mut second] {
+            assert!(guest.ask("NOOP").await.starts_with("200"), "{limits:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_loses_its_own() {
+    let stay = || tokio::spawn(std::future::pending::<()>());
+    let [one, two] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+    let guest = |peer, known| Guest { peer, known: watch::Sender::new(known), task: stay() };
+    let options = Options { connections: 3, per_address: 2, ..options() };
+    let peers = |guests: &VecDeque<Guest>| guests.iter().map(|guest| guest.peer).collect::<Vec<_>>();
+    let mut guests = VecDeque::from([guest(one, false), guest(two, true), guest(two, false)]);
+    assert!(make_room(&mut guests, two, &options).await);
+    assert_eq!(peers(&guests), [one, two]);
+    guests.push_back(guest(two, true));
+    assert!(!make_room(&mut guests, two, &options).await, "another's place is not taken");
+    assert_eq!(peers(&guests), [one, two, two]);
+    assert!(make_room(&mut guests, IpAddr::from([192, 0, 2, 3]), &options).await);
+    assert_eq!(peers(&guests), [two, two]);
+}
+
+#[tokio::test]
 async fn an_upload_that_stops_is_given_up() {
     let slow = (Duration::from_secs(20), Duration::from_millis(100));
     let rig = start(Options { upload: slow, ..options() }).await;
