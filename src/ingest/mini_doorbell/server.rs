@@ -217,7 +217,7 @@ impl Server {
         if !upload.header.is_consistent() {
             tracing::debug!(%id, total = upload.header.total, length, "the two lengths in the header contradict each other");
         }
-        let verdict = self.visits.lock().unwrap_or_else(PoisonError::into_inner).took(upload, now);
+        let verdict = self.visits.lock().unwrap_or_else(PoisonError::into_inner).took(upload, from, now);
         match verdict {
             Verdict::New(visit) => self.visit(visit),
             Verdict::Waits(_) => self.torn.notify_one(),
