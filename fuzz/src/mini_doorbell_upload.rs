@@ -5,6 +5,7 @@ use fanlight::ingest::mini_doorbell::upload::{Patience, Receiver, Step};
 use fanlight::ingest::mini_doorbell::visits::{REPEAT, TORN, Verdict, Visits};
 use fanlight::ingest::mini_doorbell::wire::{Carrier, HEADER, Header};
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Inputs of one run.
@@ -123,7 +124,7 @@ impl Connection {
 
 fn judge(upload: fanlight::ingest::mini_doorbell::upload::Upload, now: Instant, visits: &mut Visits, told: &mut Told) {
     let whole = upload.whole;
-    match visits.took(upload, now) {
+    match visits.took(upload, Ipv4Addr::LOCALHOST.into(), now) {
         Verdict::New(visit) => {
             assert!(visit.whole && whole);
             if !visit.late {

@@ -3,13 +3,19 @@
 //! Who is kept when there are more than a hundred: a visitor of yesterday must still be there although a camera came and
 //! went all night, and the visitors of one door although the button of another is stuck. So comings and goings and what
 //! else only [begins and ends](EventKind::is_state) keep 30 of the places when others want them; and of those that have
-//! to share, the (device, kind) with the most events gives its oldest one. Pictures are kept up to 32 MiB together: the
-//! oldest go first, and their events stay without them.
+//! to share, the (device, kind) with the most events gives its oldest one.
+//!
+//! Nobody gets more places by inventing things. Kinds that devices name themselves are one kind of theirs. Devices that
+//! nobody configured, and what is of no device, are [guests](Events::set_guest): they share as if they were one device
+//! with one kind, and keep 30 of the places when others want them.
+//!
+//! Pictures are kept up to 32 MiB together: the oldest go first, those of guests before others while guests have more
+//! than 8 MiB, and their events stay without them.
 
 use crate::media::MediaTime;
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
@@ -18,8 +24,12 @@ use tokio::sync::broadcast;
 const KEPT: usize = 100;
 /// How many of them may be states while moments want the places.
 const STATES: usize = 30;
+/// How many of them may be of guests while others want the places.
+const GUESTS: usize = 30;
 /// Bytes of all pictures that are kept.
 const PICTURES: usize = 32 << 20;
+/// Bytes of guests' pictures among them while others want the room.
+const GUEST_PICTURES: usize = 8 << 20;
 /// Events that may wait for one listener, enough for a house where everything rings at once. They wait without their
 /// pictures, so that a listener that does not read holds little.
 const WAITING: usize = 1024;
@@ -153,6 +163,8 @@ struct Kept {
     /// Bytes of their pictures.
     bytes: usize,
     counts: BTreeMap<String, u64>,
+    /// Names of devices that nobody configured.
+    guests: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -161,6 +173,21 @@ struct Entry {
     picture: Option<Bytes>,
     /// How many pictures it has had.
     pictures: u32,
+    /// It was told of a guest.
+    guest: bool,
+}
+
+/// Events that give their oldest one together: of that device (`None`: of all guests), of that kind (`None`: of all that
+/// devices name themselves, or that guests tell), states or not.
+type Group<'a> = (Option<&'a str>, Option<&'a str>, bool);
+
+impl Entry {
+    fn group(&self) -> Group<'_> {
+        let Event { device, kind, .. } = &*self.event;
+        let own = !self.guest;
+        let named = own && !matches!(kind, EventKind::Other(_));
+        (own.then_some(device), named.then_some(kind.name()), kind.is_state())
+    }
 }
 
 impl Default for Events {
@@ -189,10 +216,11 @@ impl Events {
         let mut kept = self.kept();
         let id = kept.next_id(at);
         kept.count(kind.name());
+        let guest = kept.is_guest(device);
         let (device, number) = (device.to_owned(), picture.as_ref().map(|_| 1));
         let event = Arc::new(Event { id, changed: id, device, at, pts, kind, detail, picture: number });
         kept.bytes += picture.as_ref().map_or(0, Bytes::len);
-        kept.events.push(Entry { event: Arc::clone(&event), picture, pictures: number.unwrap_or(0) });
+        kept.events.push(Entry { event: Arc::clone(&event), picture, pictures: number.unwrap_or(0), guest });
         if kept.events.len() > KEPT {
             kept.drop_one();
         }
@@ -265,6 +293,22 @@ impl Events {
         self.kept().counts.iter().map(|(kind, &count)| (kind.clone(), count)).collect()
     }
 
+    /// What is told of that device from now on counts as a guest's, or does not any more: a device that is there because
+    /// somebody on the network said so, not because the configuration names it. Whoever makes such devices bounds them.
+    pub fn set_guest(&self, device: &str, guest: bool) {
+        let mut kept = self.kept();
+        if guest {
+            kept.guests.insert(device.to_owned());
+        } else {
+            kept.guests.remove(device);
+        }
+    }
+
+    /// Whether what is told of that device counts as a guest's; what is of no device (the empty name) always does.
+    pub fn is_guest(&self, device: &str) -> bool {
+        self.kept().is_guest(device)
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -283,6 +327,10 @@ impl Kept {
         *self.counts.entry(if known { kind } else { "other" }.to_owned()).or_default() += 1;
     }
 
+    fn is_guest(&self, device: &str) -> bool {
+        device.is_empty() || self.guests.contains(device)
+    }
+
     fn place(&self, id: EventId) -> Option<usize> {
         self.events.binary_search_by_key(&id, |entry| entry.event.id).ok()
     }
@@ -293,19 +341,19 @@ impl Kept {
 
     /// Drops the one that the others can best do without; see the top of this file.
     fn drop_one(&mut self) {
-        let states = self.events.iter().filter(|entry| entry.event.kind.is_state()).count();
-        let from_states = states > STATES;
-        let mut groups = HashMap::<(&str, &str), usize>::new();
-        let group = |entry: &Entry| entry.event.kind.is_state() == from_states;
-        for Entry { event, .. } in self.events.iter().filter(|entry| group(entry)) {
-            *groups.entry((&event.device, event.kind.name())).or_default() += 1;
+        let count = |fits: &dyn Fn(&Entry) -> bool| self.events.iter().filter(|entry| fits(entry)).count();
+        let from_guests = count(&|entry| entry.guest) > GUESTS;
+        let from_states = count(&|entry| entry.event.kind.is_state()) > STATES;
+        let shares = |entry: &&Entry| {
+            if from_guests { entry.guest } else { entry.event.kind.is_state() == from_states }
+        };
+        let mut groups = HashMap::<Group, usize>::new();
+        for entry in self.events.iter().filter(shares) {
+            *groups.entry(entry.group()).or_default() += 1;
         }
         let most = groups.values().copied().max();
         // The first one is the oldest.
-        let first = self.events.iter().position(|entry| {
-            let Event { device, kind, .. } = &*entry.event;
-            group(entry) && groups.get(&(device.as_str(), kind.name())).copied() == most
-        });
+        let first = self.events.iter().position(|entry| shares(&entry) && groups.get(&entry.group()).copied() == most);
         if let Some(first) = first {
             let gone = self.events.remove(first);
             self.bytes -= gone.picture.map_or(0, |picture| picture.len());
@@ -314,13 +362,24 @@ impl Kept {
 
     /// Drops pictures until they fit.
     fn drop_pictures(&mut self) {
-        for entry in &mut self.events {
-            if self.bytes <= PICTURES {
-                return;
-            }
-            if let Some(picture) = entry.picture.take() {
-                self.bytes -= picture.len();
-                Arc::make_mut(&mut entry.event).picture = None;
+        if self.bytes <= PICTURES {
+            return;
+        }
+        let guests = self.events.iter().filter(|entry| entry.guest);
+        let mut of_guests: usize = guests.filter_map(|entry| entry.picture.as_ref()).map(Bytes::len).sum();
+        for guests_first in [true, false] {
+            for entry in &mut self.events {
+                if self.bytes <= PICTURES || (guests_first && of_guests <= GUEST_PICTURES) {
+                    break;
+                }
+                if guests_first && !entry.guest {
+                    continue;
+                }
+                if let Some(picture) = entry.picture.take() {
+                    self.bytes -= picture.len();
+                    of_guests -= if entry.guest { picture.len() } else { 0 };
+                    Arc::make_mut(&mut entry.event).picture = None;
+                }
             }
         }
     }
@@ -433,6 +492,38 @@ mod tests {
         assert_eq!(events.kept().bytes, PICTURES);
         (0..KEPT).for_each(|_| drop(events.tell("front", EventKind::Visitor, None, None)));
         assert_eq!(events.kept().bytes, 0);
+    }
+
+    #[test]
+    fn invented_bells_push_no_visitor_out() {
+        let events = Events::default();
+        let real: Vec<_> = (0..20).map(|_| events.tell("front", EventKind::Visitor, None, bytes(1 << 20)).id).collect();
+        for bell in 0..400 {
+            let name = format!("bell_{bell}");
+            events.set_guest(&name, true);
+            events.tell(&name, EventKind::Online, None, None);
+            events.tell(&name, EventKind::Visitor, None, bytes(1 << 20));
+            events.tell("", EventKind::Other("new_doorbell".into()), None, bytes(1 << 20));
+        }
+        assert!(real.iter().all(|id| events.picture(*id).is_some()), "visitors are there, with their pictures");
+        let of_guests = || events.since(None).0.iter().filter(|event| events.is_guest(&event.device)).count();
+        assert_eq!(of_guests(), KEPT - 20, "nobody else wants the places");
+        let many: Vec<_> = (0..50).map(|_| events.tell("front", EventKind::Visitor, None, None).id).collect();
+        assert!(real.iter().chain(&many).all(|id| events.get(*id).is_some()));
+        assert_eq!(of_guests(), GUESTS);
+        // One that the configuration names by now is no guest.
+        events.set_guest("bell_7", false);
+        let named = events.tell("bell_7", EventKind::Visitor, None, None).id;
+        (0..400).for_each(|_| drop(events.tell("bell_8", EventKind::Visitor, None, None)));
+        assert!(events.get(named).is_some() && real[1..].iter().all(|id| events.get(*id).is_some()));
+    }
+
+    #[test]
+    fn invented_kinds_push_no_visitor_out() {
+        let events = Events::default();
+        let real: Vec<_> = (0..20).map(|_| events.tell("front", EventKind::Visitor, None, None).id).collect();
+        (0..250).for_each(|kind| drop(events.tell("yard", EventKind::Other(format!("k{kind}")), None, None)));
+        assert!(real.iter().all(|id| events.get(*id).is_some()));
     }
 
     #[test]

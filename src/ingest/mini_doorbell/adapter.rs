@@ -6,6 +6,7 @@ use super::visits::Visit;
 use super::wire::function;
 use super::{BellId, Config};
 use crate::bus::{EventId, EventKind, Reason, ReasonCode, State};
+use crate::ingest::serve::Seldom;
 use crate::ingest::still::Still;
 use crate::ingest::{Adapter, AdapterError, DeviceIo, Doors};
 use async_trait::async_trait;
@@ -23,12 +24,13 @@ const SILENCE: Duration = Duration::from_secs(15);
 pub struct MiniDoorbell {
     doors: Arc<Doors>,
     inbox: Mutex<Inbox>,
+    rings: Seldom,
 }
 
 impl MiniDoorbell {
     /// The bell of that configuration.
     pub fn new(config: &Config, doors: Arc<Doors>) -> Self {
-        Self { inbox: Mutex::new(Inbox::new(Arc::clone(&doors), config.id)), doors }
+        Self { inbox: Mutex::new(Inbox::new(Arc::clone(&doors), config.id)), doors, rings: Seldom::default() }
     }
 }
 
@@ -37,7 +39,7 @@ impl Adapter for MiniDoorbell {
     async fn run(&self, io: DeviceIo) -> Result<(), AdapterError> {
         let mut inbox = self.inbox.lock().await;
         let mut still = Still::new(&io);
-        let mut bell = Bell { io: &io, doors: &self.doors, torn: None, heard: None, away: false };
+        let mut bell = Bell { io: &io, doors: &self.doors, rings: &self.rings, torn: None, heard: None, away: false };
         // It calls us, so it is there as long as nothing says otherwise.
         io.playing.send_replace(true);
         loop {
@@ -58,6 +60,8 @@ impl Adapter for MiniDoorbell {
 struct Bell<'a> {
     io: &'a DeviceIo,
     doors: &'a Doors,
+    /// Lines about rings: a camera that takes any bell hears whatever anybody invents.
+    rings: &'a Seldom,
     /// The newest visit without its picture, which may come late.
     torn: Option<(BellId, EventId)>,
     /// When its base unit was last heard, if it ever registered here.
@@ -98,7 +102,11 @@ impl Bell<'_> {
             _ => EventKind::Other("unknown".to_owned()),
         };
         let detail = detail(visit, image_ok);
-        tracing::info!(%id, kind = kind.name(), image_ok, "rings");
+        let guest = io.bus.events.is_guest(name);
+        let lines = if guest { &self.doors.bells.guests_ring } else { self.rings };
+        if let Some(more) = lines.ripe(Instant::now().into_std()) {
+            tracing::info!(%id, kind = kind.name(), image_ok, more, "rings");
+        }
         let event = io.bus.events.tell_with(name, kind, io.stream.latest(), picture, detail);
         self.torn = (!visit.whole).then_some((id, event.id));
     }

@@ -3,6 +3,7 @@
 use super::BellId;
 use super::visits::Visit;
 use crate::ingest::Doors;
+use crate::ingest::serve::Seldom;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ pub struct Bells {
     state: Mutex<Known>,
     changed: watch::Sender<u64>,
     queued: Arc<AtomicUsize>,
+    /// Lines about rings of cameras that nobody configured; there may be hundreds of them.
+    pub(super) guests_ring: Seldom,
 }
 
 #[derive(Debug, Default)]
@@ -130,6 +133,27 @@ impl Drop for Inbox {
         });
         drop(known);
         self.bells.bells.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Lets a few through at once, and one a second from then on.
+#[derive(Debug, Default)]
+pub(super) struct Trickle(Mutex<Option<Instant>>);
+
+impl Trickle {
+    /// How many may come at once.
+    pub(super) const AT_ONCE: u32 = 8;
+    const EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether one more may pass.
+    pub(super) fn passes(&self, now: Instant) -> bool {
+        let mut paid = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = paid.map_or(now, |paid| paid.max(now));
+        let passes = from.saturating_duration_since(now) <= Self::EVERY * (Self::AT_ONCE - 1);
+        if passes {
+            *paid = Some(from + Self::EVERY);
+        }
+        passes
     }
 }
 

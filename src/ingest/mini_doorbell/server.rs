@@ -6,7 +6,7 @@
 //! that wait for a place. Pictures of cameras and of events are kept by the [bus](crate::bus), under its own limits.
 
 use super::datagrams::{self, Announcing};
-use super::door::Queued;
+use super::door::{Queued, Trickle};
 use super::upload::{Patience, Receiver, Step, Upload};
 use super::visits::{Verdict, Visit, Visits};
 use super::{BellId, Config, picture};
@@ -82,6 +82,9 @@ pub struct Server {
     flood: Seldom,
     denied: Seldom,
     resets: Seldom,
+    new: Seldom,
+    /// Events about new bells. Anybody can be any number of bells, and each event goes to all who listen.
+    told: Trickle,
 }
 
 impl Server {
@@ -104,6 +107,8 @@ impl Server {
             flood: Seldom::default(),
             denied: Seldom::default(),
             resets: Seldom::default(),
+            new: Seldom::default(),
+            told: Trickle::default(),
         })
     }
 
@@ -217,7 +222,7 @@ impl Server {
         if !upload.header.is_consistent() {
             tracing::debug!(%id, total = upload.header.total, length, "the two lengths in the header contradict each other");
         }
-        let verdict = self.visits.lock().unwrap_or_else(PoisonError::into_inner).took(upload, now);
+        let verdict = self.visits.lock().unwrap_or_else(PoisonError::into_inner).took(upload, from, now);
         match verdict {
             Verdict::New(visit) => self.visit(visit),
             Verdict::Waits(_) => self.torn.notify_one(),
@@ -265,7 +270,7 @@ impl Server {
                 // Its camera has its place at the door already.
                 let _ = bells.deliver(queued.visit.clone());
             }
-            Unknown::Accept | Unknown::Learn => self.learn(&queued.visit),
+            Unknown::Accept | Unknown::Learn => self.learn(&queued.visit, Instant::now()),
             Unknown::Deny => {
                 if let Some(more) = self.denied.ripe(Instant::now()) {
                     tracing::warn!(%id, more, "a doorbell that no camera names rings; it is ignored");
@@ -285,6 +290,7 @@ impl Server {
             return false;
         }
         tracing::info!(camera = name, "a new doorbell rang, and became a camera until the next start");
+        self.bus.events.set_guest(&name, true);
         let source = Source::MiniDoorbell(Config { id: Some(id) });
         let plan = Plan { name, rotation: source.usual_rotation(), source, ..self.plan.clone() };
         accepted.insert(id, spawn(&self.bus, plan, None, &self.cancel));
@@ -301,6 +307,7 @@ impl Server {
             };
             for (id, running) in named {
                 let name = accepted_name(id);
+                self.bus.events.set_guest(&name, false);
                 // By now another camera may have that name.
                 if self.bus.device(&name).is_some_and(|device| Arc::ptr_eq(&device, running.device())) {
                     self.bus.remove(&name);
@@ -310,17 +317,24 @@ impl Server {
         }
     }
 
-    fn learn(&self, visit: &Visit) {
+    fn learn(&self, visit: &Visit, now: Instant) {
         let id = visit.id();
         let rotation = Source::MiniDoorbell(Config::default()).usual_rotation();
         let whole = picture::check(&visit.body, rotation);
         let picture = whole.ok().or_else(|| picture::check(&picture::salvage(&visit.body)?, rotation).ok());
         let picture = picture.map(|checked| checked.bytes);
         let picture = picture.filter(|picture| picture.len() <= LONGEST_PICTURE);
-        if self.doors.bells.learn(id, picture.clone()) {
-            tracing::info!(%id, "a new doorbell rang; `source: mini-doorbell://{id}` makes it a camera");
+        // Who calls with one id after the other is new for ever.
+        if self.doors.bells.learn(id, picture.clone())
+            && let Some(more) = self.new.ripe(now)
+        {
+            tracing::info!(%id, more, "a new doorbell rang; `source: mini-doorbell://{id}` makes it a camera");
         }
         self.note();
+        if !self.told.passes(now) {
+            // The list of new bells has its newest picture all the same.
+            return;
+        }
         let kind = EventKind::Other(NEW_DOORBELL.to_owned());
         let detail = Map::from_iter([("id".to_owned(), json!(id.to_string()))]);
         self.bus.events.tell_with("", kind, None, picture, detail);
@@ -359,5 +373,33 @@ impl Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.server.uploading.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::{Header, function};
+    use super::*;
+
+    #[test]
+    fn invented_bells_fill_neither_the_log_nor_the_events() {
+        let (bus, start) = (Bus::new(), Instant::now());
+        let plan = Plan::new("", Source::MiniDoorbell(Config::default()));
+        let server = Server::new(&bus, plan, Unknown::Learn, Options::default());
+        let ring = |n: u64, now| {
+            let header = Header::new(BellId(n.to_be_bytes()), function::VISITOR, 1, 4);
+            server.learn(&Visit { header, body: bytes::Bytes::from_static(b"face"), whole: true, late: false }, now);
+        };
+        let told = || bus.events.counts().iter().map(|(_, count)| *count).sum::<u64>();
+        (0..1_000).for_each(|n| ring(n, start));
+        assert_eq!(told(), u64::from(Trickle::AT_ONCE));
+        for second in 1..=5 {
+            (0..33).for_each(|n| ring(n, start + Duration::from_secs(second)));
+        }
+        assert_eq!(told(), u64::from(Trickle::AT_ONCE) + 5);
+        let more = server.new.ripe(start + Duration::from_secs(60)).unwrap();
+        assert_eq!(more, 1_000 + 5 * 33 - 1, "lines that were not written");
+        let newest = &server.doors.bells.strangers()[0];
+        assert_eq!(newest.id, BellId(32_u64.to_be_bytes()), "the list is up to date");
     }
 }

@@ -97,3 +97,15 @@ async fn a_picture_that_claims_to_be_huge_is_not_decoded() {
     assert_eq!((&event.kind, event.picture, &event.detail["image_ok"]), (&EventKind::Visitor, None, &false.into()));
     assert_eq!(running.io.stream.totals().lost, 0, "it was not even looked at");
 }
+
+#[tokio::test(start_paused = true)]
+async fn all_bells_that_nobody_configured_share_one_line_a_minute() {
+    let mut running = run();
+    running.io.bus.events.set_guest("front", true);
+    for n in 0..20 {
+        running.doors.bells.deliver(visit(picture(16, 16, n), true, false)).unwrap();
+        running.told().await;
+    }
+    let later = tokio::time::Instant::now().into_std() + Duration::from_secs(60);
+    assert_eq!(running.doors.bells.guests_ring.ripe(later), Some(19), "lines that were not written");
+}

@@ -55,9 +55,11 @@ async fn an_accepted_bell_is_a_camera_until_the_configuration_names_it() {
     let device = house.app.bus().device(&name).unwrap();
     device.watch_status().wait_for(|status| status.state == State::Online).await.unwrap();
     assert_eq!(house.told.of(id(7)).len(), 1);
+    assert!(house.app.bus().events.is_guest(&name));
 
     house.reload("unknown: deny", &format!("  front: {{ source: \"mini-doorbell://{}\" }}\n", id(7))).await;
     until("its camera is gone", || house.app.bus().device(&name).is_none()).await;
+    assert!(!house.app.bus().events.is_guest(&name));
     assert_eq!(house.bell(7).ring(function::VISITOR, &corners(8).unwrap()).await, Outcome::Sent(1));
     until("it rings as the camera that names it", || house.told.of(id(7)).len() == 2).await;
     assert_eq!(house.told.of(id(7))[1].device, "front");
