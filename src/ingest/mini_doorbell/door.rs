@@ -1,6 +1,7 @@
 //! Which camera takes which bell, and the bells that no camera takes.
 
 use super::BellId;
+use super::picture::Turn;
 use super::visits::Visit;
 use crate::ingest::Doors;
 use bytes::Bytes;
@@ -27,6 +28,10 @@ pub struct Bells {
     state: Mutex<Known>,
     changed: watch::Sender<u64>,
     queued: Arc<AtomicUsize>,
+    /// Pictures that are larger than units' pictures, or damaged, on their way to cameras.
+    pub(super) unusual: Turn,
+    /// Pictures of bells that no camera takes.
+    pub(super) foreign: Turn,
 }
 
 #[derive(Debug, Default)]

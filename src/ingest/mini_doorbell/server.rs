@@ -249,7 +249,7 @@ impl Server {
         let Err(visit) = self.doors.bells.deliver(visit) else { return self.note() };
         let (server, queued) = (Arc::clone(self), self.doors.bells.queue(visit));
         self.note();
-        // Pictures of new bells are decoded: work for the threads of cameras.
+        // Cameras may be made of it: work for the threads of cameras.
         self.tasks.spawn_on(async move { server.stranger(queued).await }, &threads::handle());
     }
 
@@ -265,7 +265,7 @@ impl Server {
                 // Its camera has its place at the door already.
                 let _ = bells.deliver(queued.visit.clone());
             }
-            Unknown::Accept | Unknown::Learn => self.learn(&queued.visit),
+            Unknown::Accept | Unknown::Learn => self.learn(&queued.visit).await,
             Unknown::Deny => {
                 if let Some(more) = self.denied.ripe(Instant::now()) {
                     tracing::warn!(%id, more, "a doorbell that no camera names rings; it is ignored");
@@ -310,11 +310,18 @@ impl Server {
         }
     }
 
-    fn learn(&self, visit: &Visit) {
+    async fn learn(&self, visit: &Visit) {
         let id = visit.id();
         let rotation = Source::MiniDoorbell(Config::default()).usual_rotation();
-        let whole = picture::check(&visit.body, rotation);
-        let picture = whole.ok().or_else(|| picture::check(&picture::salvage(&visit.body)?, rotation).ok());
+        let decode = || {
+            let whole = picture::check(&visit.body, rotation);
+            whole.ok().or_else(|| picture::check(&picture::salvage(&visit.body)?, rotation).ok())
+        };
+        // Whoever finds the port can send many: what is too much for one thread is told without its picture.
+        let picture = match visit.body.is_empty() {
+            true => None,
+            false => self.doors.bells.foreign.take(decode).await.flatten(),
+        };
         let picture = picture.map(|checked| checked.bytes);
         let picture = picture.filter(|picture| picture.len() <= LONGEST_PICTURE);
         if self.doors.bells.learn(id, picture.clone()) {
