@@ -125,5 +125,21 @@ exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06
 write("jpeg_check", "no-end", b"\0" + whole[:-2])
 write("jpeg_check", "no-tables", b"\0" + whole[:tables] + whole[after:])
 write("jpeg_check", "torn", b"\x02" + whole[:len(whole) // 2] + b"\xff\xd9")
+def scans(frame, components, width, height, count):
+    """One component in many scans of a few bytes: cheap to send, dear to decode."""
+    def segment(code, body): return bytes([0xff, code]) + (len(body) + 2).to_bytes(2, "big") + body
+    head = bytes([8]) + height.to_bytes(2, "big") + width.to_bytes(2, "big") + bytes([components])
+    made = b"\xff\xd8" + segment(0xdb, b"\0" + b"\x08" * 64)
+    made += segment(frame, head + b"".join(bytes([id + 1, 0x11, 0]) for id in range(components)))
+    made += segment(0xc4, b"\0\x01\x01" + bytes(14) + b"\0\x07") + segment(0xc4, b"\x10\x01" + bytes(15) + (b"\xe0" if frame == 0xc2 else b"\0"))
+    blocks = (width + 7) // 8 * ((height + 7) // 8)
+    for n in range(count):
+        band = bytes([0, 63]) if frame != 0xc2 else bytes([0, 0]) if n == 0 else bytes([(n - 1) % 63 + 1] * 2)
+        start, bits = (b"\xbf\x80", 8 + blocks * (1 if frame == 0xc2 else 2)) if n == 0 else (b"", 15)
+        made += segment(0xda, b"\x01\x01\0" + band + b"\0") + start + bytes((bits + 7) // 8 - len(start))
+    return made + b"\xff\xd9"
+write("jpeg_check", "scans-progressive", b"\0" + scans(0xc2, 1, 64, 48, 64))
+write("jpeg_check", "scans-progressive-many", b"\0" + scans(0xc2, 1, 512, 512, 90))
+write("jpeg_check", "scans-baseline-many", b"\x01" + scans(0xc0, 3, 512, 512, 90))
 write("jpeg_check", "exif", b"\0" + whole[:2] + exif + whole[2:])
 PYTHON

@@ -13,11 +13,27 @@
 //! | to be turned, its sides whole multiples of its blocks (16 pixels where halved, otherwise 8) | [`Treatment::Lossless`] |
 //! | to be turned, any other size; a quarter turn of 4:2:2 | [`Treatment::Recoded`] |
 //! | 4:4:4, 4:4:0, 4:1:1, grey, ffmpeg's 4:2:2 (2x2, 1x2, 1x2), two quantisation tables for chroma | [`Treatment::Recoded`] as 4:2:0 |
-//! | cut off, damaged so that a decoder notices, larger than 40 megapixels, no JPEG | [`Rejected`] |
+//! | cut off, damaged so that a decoder notices, no JPEG | [`Rejected`] |
+//! | dearer than any camera's, see below | [`Rejected`], before anything of it is decoded |
 //!
 //! Bytes behind EOI are cut off. What Exif says of the orientation is followed, as every browser does, where it is a
 //! plain turn: phones that push their pictures hold their sensor sideways. A mirrored orientation is not.
+//!
+//! A JPEG that is cheap to send can be dear to decode: a scan of a few bytes goes through the whole picture, and a picture
+//! in several scans is held whole as coefficients, two bytes a sample. So the markers tell what a picture costs:
+//!
+//! | | at most |
+//! |-|---------|
+//! | pixels | 33.5 million: 8K |
+//! | samples of a picture in several scans | 25 million: 4K of 4:4:4, 16 megapixels of 4:2:0; 50 MB of coefficients |
+//! | scans, if not progressive | one for each component |
+//! | scans, if progressive | 64 (encoders make six of grey and ten of colour), and samples times scans 252 million |
+//!
+//! The dearest that are left take 0.1 to 0.4 s if they are not to be turned (measured). Pictures of more than 4 million
+//! samples times scans do not keep a [camera's thread](super::threads) from other cameras meanwhile, and those of them that
+//! need memory share a budget of about 200 MB: who finds it empty waits.
 
+pub(super) mod apart;
 mod exif;
 
 use crate::media::jpeg::{self, JpegError, Picture};
@@ -29,17 +45,23 @@ use turbojpeg::{
     Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp, Transform, TransformOp, Transformer,
 };
 
-/// The largest picture that is decoded: 8K, with room.
-const MOST_PIXELS: usize = 40 << 20;
+/// The largest picture that is decoded: 8K.
+const MOST_PIXELS: usize = 32 << 20;
 /// No side is longer, in pixels: libx264 codes none that is (measured: 16x16384 it does, 16x16400 not).
 const LONGEST_SIDE: u16 = 16_384;
+/// Samples of a picture that a decoder has to hold whole.
+const MOST_HELD: usize = 24 << 20;
+/// Scans of a progressive picture. The standard has no limit that helps.
+const MOST_SCANS: u8 = 64;
+/// Scans times samples: what encoders make by themselves, at the largest size.
+const MOST_WORK: usize = 10 * MOST_HELD;
+/// Scans times samples that are decoded where they come: every picture of up to 1920x1080 in one scan but for 4:4:4.
+const AT_ONCE: usize = 4 << 20;
 /// A picture without EOI is copied to look whether the rest is there; none of a camera is larger.
 const MOST_BYTES: usize = 32 << 20;
 const EOI: [u8; 2] = [0xff, 0xd9];
 /// Quality of pictures that have to be coded anew (libjpeg's scale): not visibly worse than the camera's.
 const QUALITY: i32 = 90;
-/// A progressive picture with more scans is an attack on the decoder's time (libjpeg-turbo's own advice).
-const MOST_SCANS: u32 = 500;
 
 /// How far pictures are turned, clockwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,6 +148,24 @@ pub enum Rejected {
     /// It is larger than anything we decode, or longer than anything an encoder takes.
     #[error("{width}x{height} pixels are too many")]
     TooLarge {
+        /// In pixels.
+        width: u16,
+        /// In pixels.
+        height: u16,
+    },
+    /// It is larger than anything that we hold as coefficients.
+    #[error("{width}x{height} pixels are too many for a picture in several scans")]
+    TooLargeInScans {
+        /// In pixels.
+        width: u16,
+        /// In pixels.
+        height: u16,
+    },
+    /// It goes through all of its pixels too often.
+    #[error("{scans} scans are too many for a picture of {width}x{height} pixels")]
+    TooManyScans {
+        /// How many there are.
+        scans: usize,
         /// In pixels.
         width: u16,
         /// In pixels.
@@ -222,19 +262,51 @@ pub fn check(bytes: Bytes, rotation: Rotation) -> Result<Checked, Rejected> {
     Err(error.into())
 }
 
-/// Checks a picture whose markers are right.
-fn judge(bytes: &Bytes, picture: &Picture<'_>, rotation: Rotation) -> Result<Checked, Rejected> {
-    let (width, height, end) = (picture.width, picture.height, picture.end);
+/// Refuses what costs a decoder more than any camera's picture does. Answers scans times samples.
+fn cost(picture: &Picture<'_>) -> Result<usize, Rejected> {
+    let &Picture { width, height, scans, progressive, .. } = picture;
     if usize::from(width) * usize::from(height) > MOST_PIXELS || width.max(height) > LONGEST_SIDE {
         return Err(Rejected::TooLarge { width, height });
     }
-    let whole = bytes.slice(..end.min(bytes.len()));
+    let samples = picture.samples();
+    if held_whole(picture) && samples > MOST_HELD {
+        return Err(Rejected::TooLargeInScans { width, height });
+    }
+    let most = if progressive { usize::from(MOST_SCANS) } else { picture.components.len() };
+    let work = samples.saturating_mul(scans);
+    if scans > most || progressive && work > MOST_WORK {
+        return Err(Rejected::TooManyScans { scans, width, height });
+    }
+    Ok(work)
+}
+
+/// Whether a decoder has to hold all coefficients before it can show anything.
+fn held_whole(picture: &Picture<'_>) -> bool {
+    picture.progressive || picture.scans > 1 || !picture.interleaved
+}
+
+/// Checks a picture whose markers are right.
+fn judge(bytes: &Bytes, picture: &Picture<'_>, rotation: Rotation) -> Result<Checked, Rejected> {
+    let work = cost(picture)?;
+    let whole = bytes.slice(..picture.end.min(bytes.len()));
     let marked = exif::rotation(&whole);
     let rotation = rotation.after(marked);
+    // A mark that has been followed may not stay: what is shown by a browser would be turned once more.
+    let stays = (rotation, marked) == (Rotation::None, Rotation::None) && picture.rtp_form().is_some();
+    let decode = || decode(whole, picture, rotation, stays);
+    match work {
+        0..=AT_ONCE => decode(),
+        _ if stays => apart::apart(decode),
+        // Coefficients, turned coefficients, pixels, turned pixels: at most two bytes for each unit of this.
+        _ => apart::within(picture.samples().max(3 * usize::from(picture.width) * usize::from(picture.height)), decode),
+    }
+}
+
+fn decode(whole: Bytes, picture: &Picture<'_>, rotation: Rotation, stays: bool) -> Result<Checked, Rejected> {
+    let (width, height) = (picture.width, picture.height);
     with_codec(|codec| {
         codec.decode_small(&whole, width, height)?;
-        // A mark that has been followed may not stay: what is shown by a browser would be turned once more.
-        if (rotation, marked) == (Rotation::None, Rotation::None) && picture.rtp_form().is_some() {
+        if stays {
             let checked = Checked { bytes: whole, width, height, treatment: Treatment::Untouched };
             return Ok(if picture.has_huffman { checked } else { checked.with_tables() });
         }
@@ -277,7 +349,7 @@ fn with_codec<T>(work: impl FnOnce(&mut CodecMemory) -> Result<T, Rejected>) -> 
 impl CodecMemory {
     fn new() -> Result<Self, Rejected> {
         let mut decompressor = Decompressor::new()?;
-        decompressor.set_scan_limit(MOST_SCANS)?;
+        decompressor.set_scan_limit(MOST_SCANS.into())?;
         let mut compressor = Compressor::new()?;
         compressor.set_quality(QUALITY)?;
         compressor.set_subsamp(Subsamp::Sub2x2)?;

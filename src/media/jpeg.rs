@@ -29,6 +29,8 @@ pub struct Picture<'a> {
     /// Baseline sequential DCT with Huffman coding and 8 bits a sample (SOF0), as every decoder reads it. Not so:
     /// extended, progressive, lossless, arithmetic.
     pub baseline: bool,
+    /// Progressive DCT (SOF2, SOF6, SOF10, SOF14): any number of scans, each of which adds to what the ones before said.
+    pub progressive: bool,
     /// Width in pixels, never 0.
     pub width: u16,
     /// Height in pixels, never 0 (a height that follows in a DNL segment is an error).
@@ -120,6 +122,17 @@ pub enum JpegError {
 }
 
 impl<'a> Picture<'a> {
+    /// How many samples a decoder works on in all components together, with those that fill up the last blocks: three a
+    /// pixel for 4:4:4, one and a half for 4:2:0.
+    pub fn samples(&self) -> usize {
+        let most = |factor: fn(&Component) -> u8| self.components.iter().map(factor).max().unwrap_or(1).max(1);
+        let (across, down) = (most(|component| component.horizontal), most(|component| component.vertical));
+        let blocks = usize::from(self.width).div_ceil(8 * usize::from(across))
+            * usize::from(self.height).div_ceil(8 * usize::from(down));
+        let each = |component: &Component| usize::from(component.horizontal) * usize::from(component.vertical);
+        blocks * 64 * self.components.iter().map(each).sum::<usize>()
+    }
+
     /// How the picture can be sent as it is by RFC 2435; `None` if it must be coded anew first. The payload is `scan`.
     ///
     /// RFC 2435 knows baseline 4:2:2 (2x1, 1x1, 1x1) and 4:2:0 (2x2, 1x1, 1x1) in one scan with the standard Huffman
@@ -264,6 +277,7 @@ struct State<'a> {
 
 struct Frame {
     baseline: bool,
+    progressive: bool,
     width: u16,
     height: u16,
     components: Vec<Component>,
@@ -378,6 +392,7 @@ impl<'a> State<'a> {
         let first = self.first.ok_or(JpegError::Bad { what: "the end, without a scan before it", at })?;
         Ok(Picture {
             baseline: frame.baseline,
+            progressive: frame.progressive,
             width: frame.width,
             height: frame.height,
             components: frame.components,
@@ -415,7 +430,9 @@ impl Frame {
             }
             components.push(Component { id, horizontal, vertical, quantisation });
         }
-        Ok(Self { baseline: code == marker::SOF0 && precision == 8, width, height, components })
+        // Table B.1: the last two bits of the code are the process, the others how it is coded.
+        let (baseline, progressive) = (code == marker::SOF0 && precision == 8, code & 3 == 2);
+        Ok(Self { baseline, progressive, width, height, components })
     }
 }
 

@@ -1,5 +1,6 @@
 use super::super::testing;
 use super::*;
+use crate::ingest::testing::scans;
 use turbojpeg::Colorspace;
 
 /// A picture with something different in each corner, so that a turn shows.
@@ -241,4 +242,89 @@ fn no_side_is_longer_than_encoders_take() {
         let refused = check(testing::picture(width, height, 90), Rotation::None);
         assert!(matches!(refused, Err(Rejected::TooLarge { .. })), "{refused:?}");
     }
+}
+
+#[test]
+fn pictures_that_are_cheap_to_send_and_dear_to_decode_are_refused_before() {
+    let refused = |bytes: Bytes| check(bytes, Rotation::None).unwrap_err();
+    let dear = scans(0xc2, 1, 2048, 2048, 250);
+    assert!(dear.len() < 25_000, "{}", dear.len());
+    let error = refused(dear);
+    assert!(matches!(error, Rejected::TooManyScans { scans: 250, width: 2048, height: 2048 }), "{error:?}");
+    assert_eq!(error.to_string(), "250 scans are too many for a picture of 2048x2048 pixels");
+    // Few scans of many pixels, and one more of few pixels than any encoder makes.
+    for (components, width, height, count) in [(1, 2048, 2048, 61), (3, 2048, 2048, 21), (1, 16, 16, 65)] {
+        let error = refused(scans(0xc2, components, width, height, count));
+        assert!(matches!(error, Rejected::TooManyScans { .. }), "{width}x{height}: {error:?}");
+    }
+    // Each component of a sequential picture comes once.
+    for (frame, components, count) in [(0xc0, 1, 2), (0xc0, 3, 4), (0xc1, 3, 200)] {
+        let error = refused(scans(frame, components, 64, 64, count));
+        assert!(matches!(error, Rejected::TooManyScans { .. }), "{frame:x}: {error:?}");
+    }
+    // Two bytes for each sample, even if a scan shows a part of them only.
+    for (frame, components) in [(0xc2, 1), (0xc2, 3), (0xc0, 3)] {
+        let (width, height) = if components == 1 { (5_120, 5_120) } else { (3_840, 2_192) };
+        let error = refused(scans(frame, components, width, height, 1));
+        assert!(matches!(error, Rejected::TooLargeInScans { .. }), "{frame:x}: {error:?}");
+    }
+    let error = refused(scans(0xc0, 1, 7_680, 4_400, 1));
+    assert!(matches!(error, Rejected::TooLarge { width: 7_680, height: 4_400 }), "{error:?}");
+}
+
+#[test]
+fn as_many_scans_as_a_picture_may_have_are_read() {
+    for (frame, count) in [(0xc2, 64), (0xc0, 1)] {
+        let checked = check(scans(frame, 1, 64, 48, count), Rotation::None).unwrap();
+        assert_eq!((checked.width, checked.height, checked.treatment), (64, 48, Treatment::Recoded));
+        assert!(decoded(&checked.bytes).0.iter().all(|part| *part > 240), "white");
+    }
+    // The largest of each kind are as large as cameras' pictures.
+    let cost = |frame, components, width, height, count| {
+        cost(&jpeg::parse(&scans(frame, components, width, height, count)).unwrap())
+    };
+    assert!(cost(0xc2, 3, 3_840, 2_160, 10).is_ok() && cost(0xc2, 1, 5_000, 4_000, 6).is_ok());
+    assert!(cost(0xc0, 1, 7_680, 4_320, 1).is_ok() && cost(0xc0, 3, 1_920, 1_080, 3).is_ok());
+}
+
+/// The only thread of a runtime goes on with its other tasks while a large picture waits for memory and is decoded.
+#[test]
+fn a_large_picture_keeps_nobody_waiting() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let large = scans(0xc0, 1, 3_200, 2_800, 1);
+    let (holds, held) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        apart::within(usize::MAX, || {
+            holds.send(()).unwrap();
+            // Errs once the test has failed.
+            released.recv().is_ok()
+        })
+    });
+    held.recv().unwrap();
+    let checked = runtime.block_on(async {
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let checking = tokio::spawn(async move {
+            begins.send(()).unwrap();
+            check(large, Rotation::None)
+        });
+        let another = tokio::spawn(async move {
+            begun.await.unwrap();
+            release.send(()).unwrap();
+        });
+        let both = async { (checking.await.unwrap(), another.await.unwrap()) };
+        tokio::time::timeout(std::time::Duration::from_secs(60), both).await.map(|(checked, ())| checked.unwrap())
+    });
+    runtime.shutdown_background();
+    let checked = checked.expect("the thread is kept");
+    assert_eq!((checked.width, checked.height), (3_200, 2_800));
+    assert!(other.join().unwrap());
+}
+
+#[test]
+fn the_memory_for_large_pictures_is_bounded() {
+    let mut free = apart::within(usize::MAX, apart::free);
+    assert_eq!(free, 0, "the largest takes all there is");
+    free = apart::within(1 << 20, apart::free);
+    assert!(free < 96, "{free}");
 }

@@ -1,7 +1,7 @@
 //! A camera that takes a bell's visits.
 
 use super::door::{Inbox, News};
-use super::picture;
+use super::picture::{self, Unusable};
 use super::visits::Visit;
 use super::wire::function;
 use super::{BellId, Config};
@@ -46,7 +46,7 @@ impl Adapter for MiniDoorbell {
             let silent = bell.silent_at();
             tokio::select! {
                 news = inbox.next() => match news {
-                    News::Visit(queued) => bell.visit(&mut still, &queued.visit),
+                    News::Visit(queued) => bell.visit(&mut still, &queued.visit).await,
                     News::Alive => bell.alive(true),
                 },
                 never = still.repeat() => match never {},
@@ -70,12 +70,19 @@ struct Bell<'a> {
 }
 
 impl Bell<'_> {
-    fn visit(&mut self, still: &mut Still, visit: &Visit) {
+    async fn visit(&mut self, still: &mut Still, visit: &Visit) {
         self.alive(false);
-        let (io, id) = (self.io, visit.id());
+        let (io, id, unusual) = (self.io, visit.id(), &self.doors.bells.unusual);
         let name = io.device.name();
         // Whatever is wrong with the picture, somebody is at the door.
-        let shown = picture::look(&visit.body).and_then(|()| still.show(visit.body.clone()));
+        let shown = match picture::look(&visit.body) {
+            Ok(true) => still.show(visit.body.clone()).map_err(Unusable::from),
+            Ok(false) => match unusual.take(|| still.show(visit.body.clone())).await {
+                Some(shown) => shown.map_err(Unusable::from),
+                None => Err(Unusable::Busy),
+            },
+            Err(error) => Err(error),
+        };
         let (picture, image_ok) = match shown {
             Ok(checked) => (Some(checked.bytes), true),
             Err(error) => {
@@ -83,7 +90,12 @@ impl Bell<'_> {
                 if !visit.body.is_empty() {
                     self.doors.bells.keep_damaged(id, visit.body.clone());
                 }
-                let left = picture::salvage(&visit.body).and_then(|left| still.show(left).ok());
+                let left = || picture::salvage(&visit.body).and_then(|left| still.show(left).ok());
+                let left = match error {
+                    Unusable::Busy => None,
+                    _ if visit.body.is_empty() => None,
+                    _ => unusual.take(left).await.flatten(),
+                };
                 (left.map(|checked| checked.bytes), false)
             }
         };

@@ -1,6 +1,7 @@
 //! Which camera takes which bell, and the bells that no camera takes.
 
 use super::BellId;
+use super::picture::Turn;
 use super::visits::Visit;
 use crate::ingest::Doors;
 use crate::ingest::serve::Seldom;
@@ -30,6 +31,10 @@ pub struct Bells {
     queued: Arc<AtomicUsize>,
     /// Lines about rings of cameras that nobody configured; there may be hundreds of them.
     pub(super) guests_ring: Seldom,
+    /// Pictures that are larger than units' pictures, or damaged, on their way to cameras.
+    pub(super) unusual: Turn,
+    /// Pictures of bells that no camera takes.
+    pub(super) foreign: Turn,
 }
 
 #[derive(Debug, Default)]

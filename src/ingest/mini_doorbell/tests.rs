@@ -4,7 +4,7 @@ use super::visits::Visit;
 use super::wire::{Header, function};
 use super::{BellId, Config, MiniDoorbell};
 use crate::bus::{Event, EventKind, ReasonCode, State, Told};
-use crate::ingest::testing::{io, picture};
+use crate::ingest::testing::{io, picture, scans};
 use crate::ingest::{Adapter as _, DeviceIo, Doors};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -108,4 +108,22 @@ async fn all_bells_that_nobody_configured_share_one_line_a_minute() {
     }
     let later = tokio::time::Instant::now().into_std() + Duration::from_secs(60);
     assert_eq!(running.doors.bells.guests_ring.ripe(later), Some(19), "lines that were not written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_that_no_unit_sends_is_a_visit_without_one() {
+    let mut running = run();
+    for bomb in [scans(0xc2, 1, 640, 480, 64), scans(0xc0, 3, 640, 480, 250)] {
+        running.doors.bells.deliver(visit(bomb.clone(), true, false)).unwrap();
+        let (_, event) = running.told().await;
+        assert_eq!(
+            (&event.kind, &event.picture, &event.detail["image_ok"]),
+            (&EventKind::Visitor, &None, &false.into())
+        );
+        assert_eq!(running.doors.bells.damaged(ID).unwrap(), bomb);
+    }
+    // One that is only larger than usual is shown.
+    running.doors.bells.deliver(visit(scans(0xc0, 1, 1_024, 768, 1), true, false)).unwrap();
+    let (_, event) = running.told().await;
+    assert!(event.picture.is_some() && event.detail["image_ok"] == true);
 }

@@ -22,6 +22,21 @@ fn kind(picture: &[u8]) -> Option<u8> {
 }
 
 #[test]
+fn tells_what_a_decoder_works_on() {
+    // 68x50 pixels fill 80x64 in blocks of 16, and 72x64 in ffmpeg's 4:4:4 (1x2 each); 64x48 are whole blocks of any kind.
+    for (picture, samples) in [
+        (FFMPEG_420, 80 * 64 * 3 / 2),
+        (FFMPEG_444, 72 * 64 * 3),
+        (LIBJPEG_GREY, 64 * 48),
+        (LIBJPEG_422, 64 * 48 * 2),
+        (PROGRESSIVE, 64 * 48 * 3 / 2),
+    ] {
+        let read = parse(picture).expect("it is whole");
+        assert_eq!((read.samples(), read.progressive), (samples, picture == PROGRESSIVE));
+    }
+}
+
+#[test]
 fn reads_frame_tables_and_scan() {
     let picture = parse(LIBJPEG_420).expect("it is whole");
     assert!(picture.baseline && picture.standard_huffman);

@@ -37,6 +37,10 @@ use tokio_util::task::TaskTracker;
 pub const PORT: u16 = 2121;
 /// The ports of its data connections, likewise.
 pub const PASSIVE_PORTS: RangeInclusive<u16> = 50_000..=50_009;
+/// Commands of one session; an upload takes about six. The server keeps something for each `USER` of a session and lets
+/// go of all of it one inside the other: some ten thousand overflow the stack (found by a test of ours; read in libunftp
+/// 0.24, `controlchan/control_loop.rs`).
+const MAX_COMMANDS: usize = 1_000;
 /// No command is longer, in bytes: names of files are at most 255.
 const MAX_LINE: usize = 1024;
 /// Data ports that one session may keep open for connections that do not come.
@@ -230,11 +234,11 @@ async fn pair() -> io::Result<(TcpStream, TcpStream)> {
     }
 }
 
-/// Hands on whole lines.
+/// Hands on whole lines, of one session so many at most.
 async fn lines(from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
     let mut from = BufReader::with_capacity(MAX_LINE, from);
     let mut line = Vec::new();
-    loop {
+    for commands in 1.. {
         line.clear();
         (&mut from).take(MAX_LINE as u64).read_until(b'\n', &mut line).await?;
         if line.last() != Some(&b'\n') {
@@ -242,8 +246,12 @@ async fn lines(from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
             let whole = line.len() < MAX_LINE;
             return if whole { Ok(()) } else { Err(io::Error::other("a command is longer than any")) };
         }
+        if commands > MAX_COMMANDS {
+            return Err(io::Error::other("there are more commands than any camera needs; it may come again"));
+        }
         to.write_all(&line).await?;
     }
+    Ok(())
 }
 
 async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {

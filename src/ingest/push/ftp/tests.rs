@@ -100,6 +100,22 @@ async fn who_does_not_sign_in_is_sent_away_whatever_it_says() {
     assert!(guest.ask("NOOP").await.starts_with("200"), "who has signed in stays");
 }
 
+/// As many names as one likes must not end the program: libunftp remembers each in a way that overflows the stack.
+#[tokio::test]
+async fn a_session_has_so_many_commands_at_most() {
+    let rig = start(options()).await;
+    let mut guest = Client::sign_in(&rig).await;
+    let mut talker = Client::connect(&rig).await;
+    let flood = b"USER yard\r\n".repeat(30_000);
+    let Client { lines, to } = &mut talker;
+    let mut heard = Vec::new();
+    // It is closed in the middle, so that either direction may fail.
+    let _ = tokio::join!(to.write_all(&flood), lines.read_to_end(&mut heard));
+    let asked = heard.windows(4).filter(|bytes| bytes == b"331 ").count();
+    assert!((1..=MAX_COMMANDS).contains(&asked), "{asked} names were taken");
+    assert!(guest.ask("NOOP").await.starts_with("200"), "others go on");
+}
+
 #[tokio::test]
 async fn strangers_keep_no_place_from_others() {
     for limits in [(2, 9), (9, 2)] {
