@@ -30,7 +30,7 @@
 //! | scans, if progressive | 64 (encoders make six of grey and ten of colour), and samples times scans 252 million |
 //!
 //! The dearest that are left take 0.1 to 0.4 s if they are not to be turned (measured). Pictures of more than 4 million
-//! samples times scans do not keep a [camera's thread](super::threads) from other cameras meanwhile, and those of them that
+//! samples times scans do not keep a camera's thread from other cameras meanwhile, and those of them that
 //! need memory share a budget of about 200 MB: who finds it empty waits.
 
 pub(super) mod apart;
