@@ -6,6 +6,7 @@
 //! credentials is asked for them and is no failure; too many failures of one address are not heard for a while.
 
 mod authorization;
+pub(crate) mod crowd;
 mod digest;
 mod first_start;
 mod limit;

@@ -1,9 +1,9 @@
 //! Listening for devices that call us: limits, and goodbyes that they can bear.
 
+use crate::access::crowd::Crowd;
 use socket2::SockRef;
-use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,41 +88,6 @@ pub(super) async fn serve_tcp<F: Future<Output = ()> + Send + 'static>(
 pub(super) fn reset(socket: TcpStream) {
     // If it fails the connection has ended already.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-}
-
-/// Connections open now, by address.
-#[derive(Debug, Default)]
-struct Crowd(Mutex<HashMap<IpAddr, usize>>);
-
-/// One of them, until it is dropped.
-struct Counted {
-    crowd: Arc<Crowd>,
-    address: IpAddr,
-}
-
-impl Crowd {
-    /// Counts one more from there; `None` if there are `most` already.
-    fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
-        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = addresses.entry(address).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { crowd: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut addresses = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-    }
 }
 
 /// Lets one log line a minute through, so that nobody can fill the disk.

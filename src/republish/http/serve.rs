@@ -2,7 +2,7 @@
 
 use super::{OverTls, Peer, Site};
 use crate::access::Tls;
-use crate::republish::crowd::Crowd;
+use crate::access::crowd::Crowd;
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use hyper::body::Incoming;

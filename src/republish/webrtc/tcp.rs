@@ -2,7 +2,7 @@
 
 use super::mux::{Arrived, Inbox, Path, Routes};
 use super::server::Options;
-use crate::republish::crowd::Crowd;
+use crate::access::crowd::Crowd;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use socket2::SockRef;
 use std::io;

@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections open now, by address.
 #[derive(Debug, Default)]
-pub(super) struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+pub(crate) struct Crowd(Mutex<HashMap<IpAddr, usize>>);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     crowd: Arc<Crowd>,
     address: IpAddr,
 }
 
 impl Crowd {
     /// Counts one more from there; `None` if there are `most` already.
-    pub(super) fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
+    pub(crate) fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
         let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = addresses.entry(address).or_default();
         if *count >= most {
